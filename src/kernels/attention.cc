@@ -1,0 +1,183 @@
+// Plans attention: which rows of which sequence and KV head, over which chunks of KV, make a task. Results do not
+// depend on the plan, because chunks are computed from fresh starts and merged in order whatever the tasks are.
+#include <algorithm>
+#include <atomic>
+#include <memory>
+
+#include "base/checked.h"
+#include "kernels/attention_check.h"
+#include "kernels/attention_kernels.h"
+#include "kernels/kernel_set.h"
+#include "kernels/ops.h"
+
+namespace kvasir {
+namespace {
+
+/// Partial states of one call may take this much; sequences beyond it are not split over the KV length.
+constexpr int64_t kMaxPartialFloats = int64_t{16} << 20;
+
+struct ChunkRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+/// Split sequences make about this many tasks per thread, of at most this many chunks.
+constexpr int64_t kTasksPerThread = 8;
+constexpr int64_t kLongestRun = 8;
+
+/// The tasks of one sequence: [kv_heads][blocks of rows] or, when split, [kv_heads][runs of chunks].
+struct SequencePlan {
+  int64_t first_task = 0;
+  int64_t tasks_per_head = 0;
+  int64_t rows = 0;  // per KV head
+  bool split = false;
+  ChunkRange chunks;                        // of all rows
+  int64_t chunks_per_task = 1;              // split
+  float* partials = nullptr;                // split: [kv_heads][chunks][state]
+  std::atomic<int32_t>* waiting = nullptr;  // split: [kv_heads] tasks not done yet
+  int64_t state_floats = 0;
+};
+
+/// Chunks in which the tokens [first, last] may see something.
+ChunkRange ChunksOf(const AttentionArgs& args, int64_t first, int64_t last) {
+  const KvView& kv = args.kv;
+  int64_t low = kv.first_valid;
+  int64_t high = kv.length;
+  if (kv.positions == nullptr) {
+    high = args.first_slot + last + 1;
+    if (args.window > 0) low = std::max(low, args.first_slot + first - args.window + 1);
+  }
+  if (low >= high) return {};
+  return {low / kChunkSlots, CeilDiv(high, kChunkSlots)};
+}
+
+AttentionState StateAt(float* memory, int64_t rows, int64_t head_dim) {
+  return {memory, memory + rows, memory + RoundUp(2 * rows, 16), AttentionStateStride(head_dim)};
+}
+
+void ClearState(const AttentionState& state, int64_t rows) {
+  std::fill(state.max, state.max + rows, 0.0f);
+  std::fill(state.sum, state.sum + rows, 0.0f);
+}
+
+class Plan {
+ public:
+  Plan(ExecContext& ctx, std::span<const AttentionArgs> sequences) : ctx_(ctx), sequences_(sequences) {}
+
+  Status Prepare() {
+    const auto count = static_cast<int64_t>(sequences_.size());
+    ASSIGN_OR_RETURN(plans_, ctx_.scratch->Allocate<SequencePlan>(count));
+    int64_t head_dim = 1;
+    int64_t partial_floats = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      SequencePlan& plan = *std::construct_at(plans_ + i);
+      RETURN_IF_ERROR(PrepareSequence(sequences_[i], &plan, &partial_floats));
+      head_dim = std::max<int64_t>(head_dim, sequences_[i].kv.head_dim);
+    }
+    worker_floats_ = AttentionScratchFloats(head_dim) + AttentionStateFloats(kTaskRows, head_dim);
+    ASSIGN_OR_RETURN(worker_memory_, ctx_.scratch->Allocate<float>(worker_floats_ * ctx_.pool->size()));
+    return OkStatus();
+  }
+
+  int64_t tasks() const { return tasks_; }
+
+  void RunTask(int64_t index, int worker) const {
+    const SequencePlan* plan = std::upper_bound(plans_, plans_ + sequences_.size(), index,
+                                                [](int64_t i, const SequencePlan& p) { return i < p.first_task; }) -
+                               1;
+    const AttentionArgs& args = sequences_[static_cast<size_t>(plan - plans_)];
+    float* memory = worker_memory_ + worker * worker_floats_;
+    const int64_t at = index - plan->first_task;
+    const auto head = static_cast<int32_t>(at / plan->tasks_per_head);
+    if (plan->split) {
+      RunChunks(args, *plan, head, at % plan->tasks_per_head, memory);
+    } else {
+      // Later rows see more: they go first, so that the last tasks are short.
+      RunRows(args, *plan, head, plan->tasks_per_head - 1 - at % plan->tasks_per_head, memory);
+    }
+  }
+
+ private:
+  Status PrepareSequence(const AttentionArgs& args, SequencePlan* plan, int64_t* partial_floats) {
+    const int64_t heads = args.kv.kv_heads;
+    plan->rows = args.q.rows * (args.n_heads / heads);
+    plan->first_task = tasks_;
+    plan->tasks_per_head = CeilDiv(plan->rows, kTaskRows);
+    plan->chunks = ChunksOf(args, 0, args.q.rows - 1);
+    const int64_t n = plan->chunks.end - plan->chunks.begin;
+    plan->state_floats = AttentionStateFloats(plan->rows, args.kv.head_dim);
+    const int64_t floats = heads * n * plan->state_floats;
+    if (plan->tasks_per_head == 1 && n > 1 && ctx_.pool->size() > 1 && floats <= kMaxPartialFloats - *partial_floats) {
+      plan->split = true;
+      // Runs of chunks let the kernel prefetch, while several tasks per thread even out who is faster.
+      plan->chunks_per_task = std::clamp<int64_t>(heads * n / (kTasksPerThread * ctx_.pool->size()), 1, kLongestRun);
+      plan->tasks_per_head = CeilDiv(n, plan->chunks_per_task);
+      *partial_floats += floats;
+      ASSIGN_OR_RETURN(plan->partials, ctx_.scratch->Allocate<float>(floats));
+      ASSIGN_OR_RETURN(plan->waiting, ctx_.scratch->Allocate<std::atomic<int32_t>>(heads));
+      for (int64_t h = 0; h < heads; ++h) {
+        std::construct_at(plan->waiting + h, static_cast<int32_t>(plan->tasks_per_head));
+      }
+    }
+    tasks_ += heads * plan->tasks_per_head;
+    return OkStatus();
+  }
+
+  void RunRows(const AttentionArgs& args, const SequencePlan& plan, int32_t head, int64_t block, float* memory) const {
+    AttentionTask task = {&args, head, 0, block * kTaskRows};
+    task.rows = static_cast<int32_t>(std::min<int64_t>(kTaskRows, plan.rows - task.row_begin));
+    const AttentionState state = StateAt(memory, task.rows, args.kv.head_dim);
+    float* scratch = memory + AttentionStateFloats(kTaskRows, args.kv.head_dim);
+    ClearState(state, task.rows);
+    const int64_t group = args.n_heads / args.kv.kv_heads;
+    const ChunkRange chunks = ChunksOf(args, task.row_begin / group, (task.row_begin + task.rows - 1) / group);
+    const AttentionKernels& kernels = *ctx_.kernels->attention;
+    kernels.attend(task, chunks.begin, chunks.end, scratch, state, 0);
+    kernels.store(task, state);
+  }
+
+  void RunChunks(const AttentionArgs& args, const SequencePlan& plan, int32_t head, int64_t run, float* memory) const {
+    const AttentionTask task = {&args, head, static_cast<int32_t>(plan.rows), 0};
+    const int64_t count = plan.chunks.end - plan.chunks.begin;
+    const int64_t begin = run * plan.chunks_per_task;
+    const int64_t end = std::min(begin + plan.chunks_per_task, count);
+    float* partials = plan.partials + head * count * plan.state_floats;
+    const auto state = [&](int64_t i) {
+      return StateAt(partials + i * plan.state_floats, plan.rows, args.kv.head_dim);
+    };
+    for (int64_t i = begin; i < end; ++i) ClearState(state(i), plan.rows);
+    float* scratch = memory + AttentionStateFloats(kTaskRows, args.kv.head_dim);
+    const AttentionKernels& kernels = *ctx_.kernels->attention;
+    kernels.attend(task, plan.chunks.begin + begin, plan.chunks.begin + end, scratch, state(begin), plan.state_floats);
+    if (plan.waiting[head].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    // The last one to finish merges all, from the first chunk on.
+    for (int64_t i = 1; i < count; ++i) kernels.merge(state(i), task.rows, state(0));
+    kernels.store(task, state(0));
+  }
+
+  ExecContext& ctx_;
+  std::span<const AttentionArgs> sequences_;
+  SequencePlan* plans_ = nullptr;
+  int64_t tasks_ = 0;
+  float* worker_memory_ = nullptr;
+  int64_t worker_floats_ = 0;
+};
+
+}  // namespace
+
+Status Attention(ExecContext& ctx, std::span<const AttentionArgs> sequences) {
+  for (const AttentionArgs& args : sequences) RETURN_IF_ERROR(CheckAttentionArgs(args));
+  const Arena::Mark mark = ctx.scratch->GetMark();
+  Plan plan(ctx, sequences);
+  const Status status = plan.Prepare();
+  if (status.ok()) {
+    ctx.pool->ParallelFor(plan.tasks(), 1, [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t i = begin; i < end; ++i) plan.RunTask(i, worker);
+    });
+    for (const AttentionArgs& args : sequences) CountAttention(args, &ctx.counters);
+  }
+  ctx.scratch->Rewind(mark);
+  return status;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,428 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <limits>
+#include <numeric>
+#include <string>
+
+#include "kernels/attention_test_util.h"
+#include "kernels/kernel_set.h"
+
+namespace kvasir {
+namespace {
+
+using testing::DefineAttention;
+using testing::Floats;
+using testing::TestCache;
+
+/// One sequence: `length` slots of which the last `tokens` are queried.
+struct Case {
+  KvType type = KvType::kF32;
+  int64_t length = 1;
+  int64_t tokens = 1;
+  int32_t kv_heads = 1;
+  int32_t group = 1;
+  int32_t head_dim = 16;
+  int64_t window = 0;
+  float softcap = 0.0f;
+  bool alibi = false;
+  bool alibi_bf16 = false;
+  int64_t first_valid = 0;
+  float scale = 0.0f;  // 0: 1/sqrt(head_dim)
+};
+
+/// A Case with its data.
+class Sequence {
+ public:
+  Sequence(const Case& c, const KernelSet& set, uint32_t seed)
+      : case_(c),
+        cache_(c.type, c.kv_heads, c.head_dim, 3, c.length),
+        q_(c.length, width(), width() + 3, 1),
+        k_(c.length, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim + 1, 1),
+        v_(c.length, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim + 1, 3),
+        out_(c.length, width(), width() + 5, 3) {
+    std::mt19937 rng(seed);
+    q_.Fill(rng, 1.5f);
+    k_.Fill(rng, 1.0f);
+    v_.Fill(rng, 1.0f);
+    for (int h = 0; h < c.kv_heads * c.group; ++h) slopes_.push_back(std::exp2(-0.7f * static_cast<float>(h + 1)));
+    ThreadPool pool(1);
+    Arena arena;
+    ExecContext ctx{&pool, &arena, &set, {}};
+    const KvWrite write{k_.view(), v_.view(), cache_.View(c.length), 0};
+    WriteKv(ctx, {&write, 1});
+  }
+
+  int64_t width() const { return int64_t{case_.kv_heads} * case_.group * case_.head_dim; }
+
+  /// Queries for the tokens [begin, end), over a cache that has `length` slots.
+  AttentionArgs Args(int64_t begin, int64_t end, int64_t length) {
+    AttentionArgs args;
+    args.q = MatView<const float>(q_.view()).Rows(begin, end - begin);
+    args.out = out_.view().Rows(begin, end - begin);
+    args.kv = cache_.View(length);
+    args.kv.first_valid = case_.first_valid;
+    if (!positions_.empty()) args.kv.positions = positions_.data();
+    args.first_slot = begin;
+    args.n_heads = case_.kv_heads * case_.group;
+    args.scale = case_.scale != 0.0f ? case_.scale : 1.0f / std::sqrt(static_cast<float>(case_.head_dim));
+    args.softcap = case_.softcap;
+    args.window = case_.window;
+    if (case_.alibi) args.alibi_slopes = slopes_.data();
+    args.alibi_bf16 = case_.alibi_bf16;
+    args.alibi_scale = case_.alibi ? 0.75f : 1.0f;
+    return args;
+  }
+  AttentionArgs Args() { return Args(case_.length - case_.tokens, case_.length, case_.length); }
+  void SetPositions(std::vector<int32_t> positions) { positions_ = std::move(positions); }
+
+  std::vector<uint32_t> Bits(int64_t begin, int64_t end) {
+    std::vector<uint32_t> bits;
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t c = 0; c < width(); ++c) bits.push_back(std::bit_cast<uint32_t>(out_.view().row(r)[c]));
+    }
+    return bits;
+  }
+  MatView<float> out() { return out_.view(); }
+  MatView<float> q() { return q_.view(); }
+  MatView<float> k() { return k_.view(); }
+  MatView<float> v() { return v_.view(); }
+  const TestCache& cache() const { return cache_; }
+
+ private:
+  Case case_;
+  TestCache cache_;
+  Floats q_, k_, v_, out_;
+  std::vector<float> slopes_;
+  std::vector<int32_t> positions_;
+};
+
+std::string Describe(const Case& c) {
+  return fmt::format(
+      "type {} length {} tokens {} kv_heads {} group {} head_dim {} window {} softcap {} alibi {}/{} first {}",
+      static_cast<int>(c.type), c.length, c.tokens, c.kv_heads, c.group, c.head_dim, c.window, c.softcap, c.alibi,
+      c.alibi_bf16, c.first_valid);
+}
+
+class AttentionTest : public ::testing::TestWithParam<const KernelSet*> {
+ protected:
+  Status Run(int threads, std::span<const AttentionArgs> args) {
+    if (!pool_ || pool_->size() != threads) pool_ = std::make_unique<ThreadPool>(threads);
+    ExecContext ctx{pool_.get(), &arena_, GetParam(), {}};
+    const Status status = Attention(ctx, args);
+    EXPECT_EQ(arena_.GetMark().chunk, 0u);
+    EXPECT_EQ(arena_.GetMark().used, 0);
+    return status;
+  }
+
+  void ExpectDefinition(Sequence& sequence, const AttentionArgs& args, const std::string& what) {
+    const std::vector<double> expected = DefineAttention(args);
+    // bf16 rounds the weights of a convex combination of values around 1; the rest is fp32.
+    const double tolerance = args.kv.type == KvType::kBF16 ? 6e-3 : 1e-5;
+    double worst = 0;
+    for (int64_t r = 0; r < args.out.rows; ++r) {
+      for (int64_t c = 0; c < args.out.cols; ++c) {
+        const double difference =
+            std::abs(double{args.out.row(r)[c]} - expected[static_cast<size_t>(r * args.out.cols + c)]);
+        worst = std::max(worst, std::isnan(difference) ? INFINITY : difference);
+      }
+    }
+    EXPECT_LE(worst, tolerance) << what;
+    static_cast<void>(sequence);
+  }
+
+  void Check(const Case& c, int threads = 1) {
+    Sequence sequence(c, *GetParam(), 1);
+    const AttentionArgs args = sequence.Args();
+    ASSERT_TRUE(Run(threads, {&args, 1}).ok());
+    ExpectDefinition(sequence, args, Describe(c));
+  }
+
+  bool slow() const { return std::string_view(GetParam()->name) == "ref"; }
+
+  std::unique_ptr<ThreadPool> pool_;
+  Arena arena_;
+};
+
+constexpr KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kF16};
+
+TEST_P(AttentionTest, EveryLengthAndTail) {
+  for (KvType type : kTypes) {
+    for (int64_t length = 1; length <= 70; ++length) Check({.type = type, .length = length, .tokens = length});
+    for (int64_t length : {511, 512, 513, 514, 1025}) {
+      Check({.type = type, .length = length, .tokens = 1, .group = 3}, 2);
+      Check({.type = type, .length = length, .tokens = slow() ? 20 : length, .head_dim = 24}, 2);
+    }
+  }
+}
+
+TEST_P(AttentionTest, EveryHeadSize) {
+  std::vector<int32_t> sizes(20);
+  std::iota(sizes.begin(), sizes.end(), 1);
+  for (int32_t d : {33, 64, 80, 96, 127, 128, 256, 511, 512}) sizes.push_back(d);
+  for (KvType type : kTypes) {
+    for (int32_t d : sizes) {
+      Check({.type = type, .length = 37, .tokens = 37, .kv_heads = 2, .head_dim = d});
+      Check({.type = type, .length = 37, .tokens = 1, .kv_heads = 2, .group = 2, .head_dim = d});
+    }
+  }
+}
+
+TEST_P(AttentionTest, EveryGroupOfHeads) {
+  for (KvType type : kTypes) {
+    for (int32_t group = 1; group <= 17; ++group) {
+      for (int64_t tokens : {1, 2, 5}) {
+        Check({.type = type, .length = 50, .tokens = tokens, .kv_heads = 2, .group = group});
+      }
+    }
+    Check({.type = type, .length = 40, .tokens = 40, .kv_heads = 1, .group = 71});
+  }
+}
+
+TEST_P(AttentionTest, Windows) {
+  for (KvType type : kTypes) {
+    for (int64_t window : {1, 2, 15, 16, 17, 31, 100, 511, 512, 513, 2000}) {
+      Check({.type = type, .length = 700, .tokens = slow() ? 5 : 700, .window = window}, 2);
+      Check({.type = type, .length = 1300, .tokens = 1, .group = 2, .window = window}, 2);
+    }
+    for (int64_t first : {1, 16, 17, 512, 600}) {
+      Check({.type = type, .length = 640, .tokens = 20, .first_valid = first}, 2);
+      Check({.type = type, .length = 640, .tokens = 1, .window = 50, .first_valid = first}, 2);
+    }
+  }
+}
+
+TEST_P(AttentionTest, SoftcapAndAlibi) {
+  for (KvType type : kTypes) {
+    for (int64_t tokens : {int64_t{1}, int64_t{60}}) {
+      Check({.type = type, .length = 600, .tokens = tokens, .group = 4, .softcap = 5.0f});
+      Check({.type = type, .length = 600, .tokens = tokens, .group = 4, .softcap = 50.0f, .scale = 0.02f});
+      Check({.type = type, .length = 600, .tokens = tokens, .group = 4, .alibi = true});
+      Check({.type = type, .length = 600, .tokens = tokens, .group = 4, .alibi = true, .alibi_bf16 = true});
+      Check({.type = type, .length = 600, .tokens = tokens, .group = 2, .window = 40, .softcap = 3.0f, .alibi = true});
+      Check({.type = type, .length = 600, .tokens = tokens, .scale = -0.3f});
+    }
+  }
+}
+
+TEST_P(AttentionTest, PositionsDecideWhatIsSeen) {
+  for (KvType type : kTypes) {
+    const Case c{.type = type, .length = 1100, .tokens = 30, .kv_heads = 2, .group = 2, .window = 300, .alibi = true};
+    Sequence sequence(c, *GetParam(), 2);
+    // A ring: the oldest slot is in the middle, some slots are empty, and the last ones hold the newest tokens.
+    std::vector<int32_t> positions(1100);
+    for (int i = 0; i < 1100; ++i) positions[static_cast<size_t>(i)] = (i + 450) % 1070;
+    for (int i = 0; i < 1100; i += 7) positions[static_cast<size_t>(i)] = -1;
+    for (int i = 1070; i < 1100; ++i) positions[static_cast<size_t>(i)] = i;
+    sequence.SetPositions(positions);
+    for (int threads : {1, 2}) {
+      const AttentionArgs args = sequence.Args();
+      ASSERT_TRUE(Run(threads, {&args, 1}).ok());
+      ExpectDefinition(sequence, args, Describe(c));
+    }
+  }
+}
+
+TEST_P(AttentionTest, RowsThatSeeNothingAreZero) {
+  Sequence sequence({.length = 20, .tokens = 2}, *GetParam(), 2);
+  std::vector<int32_t> positions(20, 5);
+  positions[18] = 3;
+  positions[19] = 6;
+  sequence.SetPositions(positions);
+  const AttentionArgs args = sequence.Args(18, 20, 20);
+  AttentionArgs hidden = args;
+  hidden.kv.first_valid = 19;
+  ASSERT_TRUE(Run(1, {&hidden, 1}).ok());
+  for (int64_t c = 0; c < 16; ++c) EXPECT_EQ(sequence.out().row(18)[c], 0.0f);
+  EXPECT_NE(sequence.out().row(19)[0], 0.0f);
+}
+
+// The same bits alone and in a batch, at once and token by token, in any pieces, for any number of threads.
+TEST_P(AttentionTest, BitsDoNotDependOnCompany) {
+  for (KvType type : kTypes) {
+    for (const Case& shape : {Case{.type = type, .length = 1100, .kv_heads = 2, .group = 1, .head_dim = 40},
+                              Case{.type = type, .length = 530, .kv_heads = 2, .group = 7, .head_dim = 64},
+                              Case{.type = type,
+                                   .length = 600,
+                                   .kv_heads = 1,
+                                   .group = 4,
+                                   .head_dim = 19,
+                                   .window = 70,
+                                   .softcap = 4.0f,
+                                   .alibi = true}}) {
+      Case c = shape;
+      if (slow()) c.length = c.length > 1000 ? 530 : 90;
+      Sequence sequence(c, *GetParam(), 3);
+      const AttentionArgs whole = sequence.Args(0, c.length, c.length);
+      ASSERT_TRUE(Run(1, {&whole, 1}).ok());
+      const auto expected = sequence.Bits(0, c.length);
+
+      std::mt19937 rng(4);
+      for (int threads : {1, 2, 3}) {
+        // Pieces of any size, each seeing only what has been written by then.
+        for (int64_t begin = 0; begin < c.length;) {
+          const int64_t most = 1 + static_cast<int64_t>(rng() % 3) * static_cast<int64_t>(rng() % 60);
+          const int64_t end = std::min(c.length, begin + most);
+          for (int64_t r = begin; r < end; ++r) std::fill_n(sequence.out().row(r), sequence.width(), -1.0f);
+          const AttentionArgs piece = sequence.Args(begin, end, end);
+          ASSERT_TRUE(Run(threads, {&piece, 1}).ok());
+          begin = end;
+        }
+        ASSERT_EQ(sequence.Bits(0, c.length), expected) << Describe(c) << " threads " << threads;
+      }
+
+      // Among others, as one batch of decoding and prefilling sequences.
+      Sequence other({.type = type, .length = 300, .kv_heads = 3, .group = 2, .head_dim = 33}, *GetParam(), 5);
+      Sequence third({.type = type, .length = 700, .tokens = 1, .kv_heads = 1, .group = 5, .head_dim = 128},
+                     *GetParam(), 6);
+      for (int64_t r = 0; r < c.length; ++r) std::fill_n(sequence.out().row(r), sequence.width(), -1.0f);
+      const int64_t cut = c.length / 3;
+      const AttentionArgs batch[] = {third.Args(), sequence.Args(cut, c.length, c.length), other.Args(0, 300, 300),
+                                     sequence.Args(0, cut, c.length)};
+      ASSERT_TRUE(Run(2, batch).ok());
+      ASSERT_EQ(sequence.Bits(0, c.length), expected) << Describe(c) << " in a batch";
+    }
+  }
+}
+
+TEST_P(AttentionTest, PlainAttentionAgrees) {
+  for (const Case& c : {Case{.length = 90, .tokens = 90, .kv_heads = 2, .group = 3, .head_dim = 64},
+                        Case{.length = 600, .tokens = 3, .group = 4, .head_dim = 20, .window = 200, .softcap = 9.0f},
+                        Case{.length = 300, .tokens = 20, .group = 4, .head_dim = 32, .alibi = true},
+                        Case{.length = 80, .tokens = 20, .kv_heads = 2, .head_dim = 7, .first_valid = 33},
+                        Case{.type = KvType::kF16, .length = 300, .tokens = 20, .group = 4, .head_dim = 32}}) {
+    Sequence sequence(c, *GetParam(), 7);
+    const AttentionArgs args = sequence.Args();
+    ASSERT_TRUE(Run(2, {&args, 1}).ok());
+    std::vector<float> tiled;
+    float largest = 0;
+    for (int64_t r = 0; r < c.tokens; ++r) {
+      for (int64_t i = 0; i < args.out.cols; ++i) {
+        tiled.push_back(args.out.row(r)[i]);
+        largest = std::max(largest, std::abs(tiled.back()));
+        args.out.row(r)[i] = 0;
+      }
+    }
+    ThreadPool pool(2);
+    ExecContext ctx{&pool, &arena_, GetParam(), {}};
+    ASSERT_TRUE(AttentionPlain(ctx, {&args, 1}).ok());
+    for (int64_t r = 0; r < c.tokens; ++r) {
+      for (int64_t i = 0; i < args.out.cols; ++i) {
+        ASSERT_NEAR(args.out.row(r)[i], tiled[static_cast<size_t>(r * args.out.cols + i)], 2e-5f * largest);
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, LargeAndEqualScoresStayFinite) {
+  for (KvType type : kTypes) {
+    Sequence sequence({.type = type, .length = 600, .tokens = 30, .head_dim = 64, .scale = 1000.0f}, *GetParam(), 8);
+    const AttentionArgs args = sequence.Args();
+    ASSERT_TRUE(Run(2, {&args, 1}).ok());
+    for (int64_t r = 0; r < 30; ++r) {
+      for (int64_t i = 0; i < 64; ++i) ASSERT_TRUE(std::isfinite(args.out.row(r)[i]));
+    }
+  }
+}
+
+TEST_P(AttentionTest, NanReachesOnlyThoseWhoSeeIt) {
+  const float bad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()};
+  for (KvType type : kTypes) {
+    for (float value : bad) {
+      Sequence sequence({.type = type, .length = 580, .tokens = 580, .head_dim = 16}, *GetParam(), 9);
+      for (int64_t slot : {5, 570}) {
+        std::fill_n(sequence.k().row(slot), 16, value);
+        for (int64_t i = 0; i < 16; ++i) sequence.q().row(579)[i] = 1.0f;
+      }
+      ThreadPool pool(1);
+      ExecContext ctx{&pool, &arena_, GetParam(), {}};
+      const KvWrite write{sequence.k(), sequence.v(), sequence.cache().View(580), 0};
+      WriteKv(ctx, {&write, 1});
+      const AttentionArgs args = sequence.Args();
+      ASSERT_TRUE(Run(2, {&args, 1}).ok());
+      for (int64_t i = 0; i < 16; ++i) {
+        EXPECT_TRUE(std::isfinite(sequence.out().row(4)[i]));
+        EXPECT_TRUE(std::isnan(sequence.out().row(579)[i]));
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, RefusesWhatItCannotDo) {
+  Sequence sequence({.length = 20, .tokens = 4, .kv_heads = 2, .group = 2}, *GetParam(), 10);
+  const AttentionArgs good = sequence.Args();
+  AttentionArgs args = good;
+  args.n_heads = 3;
+  EXPECT_EQ(Run(1, {&args, 1}).code(), StatusCode::kInvalidArgument);
+  args = good;
+  args.kv.head_dim = 513;
+  EXPECT_EQ(Run(1, {&args, 1}).code(), StatusCode::kUnsupported);
+  args = good;
+  args.first_slot = 17;
+  EXPECT_EQ(Run(1, {&args, 1}).code(), StatusCode::kInvalidArgument);
+  args = good;
+  args.out.cols = 63;
+  EXPECT_EQ(Run(1, {&args, 1}).code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(Run(1, {}).ok());
+  args = good.q.rows > 0 ? sequence.Args(4, 4, 20) : good;
+  EXPECT_TRUE(Run(2, {&args, 1}).ok());
+}
+
+TEST_P(AttentionTest, CountsPairsAndBytes) {
+  Sequence sequence({.length = 100, .tokens = 100, .kv_heads = 2, .group = 2, .window = 10}, *GetParam(), 11);
+  ThreadPool pool(1);
+  ExecContext ctx{&pool, &arena_, GetParam(), {}};
+  const AttentionArgs args = sequence.Args();
+  ASSERT_TRUE(Attention(ctx, {&args, 1}).ok());
+  EXPECT_EQ(ctx.counters.attention_flops, (10 * 90 + 55) * 4 * 16 * 4);
+  EXPECT_EQ(ctx.counters.kv_bytes, 100 * 2 * 16 * 2 * 4);
+}
+
+TEST_P(AttentionTest, WriteRoundsAndScatters) {
+  for (KvType type : kTypes) {
+    for (int32_t d : {1, 2, 7, 16, 64}) {
+      Sequence sequence({.type = type, .length = 100, .kv_heads = 3, .head_dim = d}, *GetParam(), 12);
+      TestCache cache(type, 3, d, 2, 100);
+      ExecContext ctx{nullptr, &arena_, GetParam(), {}};
+      ThreadPool pool(2);
+      ctx.pool = &pool;
+      // In pieces that end inside tiles, two writes at a time.
+      for (int64_t begin = 0; begin < 100; begin += 25) {
+        const KvWrite writes[] = {{MatView<const float>(sequence.k()).Rows(begin, 3),
+                                   MatView<const float>(sequence.v()).Rows(begin, 3), cache.View(100), begin},
+                                  {MatView<const float>(sequence.k()).Rows(begin + 3, 22),
+                                   MatView<const float>(sequence.v()).Rows(begin + 3, 22), cache.View(100), begin + 3}};
+        WriteKv(ctx, writes);
+      }
+      const KvView view = cache.View(100);
+      const auto rounded = [&](float x) {
+        if (type == KvType::kF32) return x;
+        return type == KvType::kBF16 ? ToFloat(ToBFloat16(x)) : ToFloat(ToFloat16(x));
+      };
+      for (int64_t slot = 0; slot < 100; ++slot) {
+        for (int64_t h = 0; h < 3; ++h) {
+          for (int64_t i = 0; i < d; ++i) {
+            ASSERT_EQ(ref::KeyAt(view, h, slot, i), rounded(sequence.k().row(slot)[h * d + i]));
+            ASSERT_EQ(ref::ValueAt(view, h, slot, i), rounded(sequence.v().row(slot)[h * d + i]));
+          }
+        }
+      }
+      // The layout itself, spelled out.
+      const std::byte* k = view.k_tile(2, 1);
+      const std::byte* v = view.v_tile(2, 1);
+      const int64_t i = d - 1;
+      const int64_t k_at = type == KvType::kF32 ? i * 64 + 5 * 4 : i / 2 * 64 + 5 * 4 + i % 2 * 2;
+      const int64_t v_at = type == KvType::kF32 ? (5 * d + i) * 4 : (2 * d + i) * 4 + 2;
+      EXPECT_EQ(ref::LoadElement(type, k + k_at), rounded(sequence.k().row(21)[2 * d + i]));
+      EXPECT_EQ(ref::LoadElement(type, v + v_at), rounded(sequence.v().row(21)[2 * d + i]));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, AttentionTest,
+                         ::testing::ValuesIn(AvailableKernelSets().begin(), AvailableKernelSets().end()),
+                         [](const auto& test) { return std::string(test.param->name); });
+
+}  // namespace
+}  // namespace kvasir

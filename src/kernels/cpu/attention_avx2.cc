@@ -1,0 +1,43 @@
+// Attention for AVX2.
+#include "kernels/cpu/attention_impl.h"
+#include "kernels/cpu/vec_avx2.h"
+
+namespace kvasir::avx2 {
+namespace {
+
+struct AttentionVec : Vec {
+  static constexpr int kMaxPass = 4;
+  static constexpr int TilesAtOnce(int m) { return m >= 4 ? 1 : m == 2 ? 2 : 4; }
+  static constexpr int VectorsAtOnce(int m) { return m >= 4 ? 2 : 4; }
+
+  static float First(F x) { return _mm256_cvtss_f32(x); }
+  static float HorizontalMax(F x) {
+    const __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 b = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+  }
+  static float HorizontalSum(F x) {
+    const __m128 a = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+  }
+  static F Difference(U x, int32_t b) { return _mm256_cvtepi32_ps(_mm256_sub_epi32(x, _mm256_set1_epi32(b))); }
+  static F SelectInRange(U x, int32_t low, int32_t high, F a, F b) {
+    const U outside =
+        _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(low), x), _mm256_cmpgt_epi32(x, _mm256_set1_epi32(high)));
+    return _mm256_blendv_ps(a, b, AsF(outside));
+  }
+  static F ScaleOrZero(F p, F n, F x) {
+    // A NaN's n converts to INT32_MIN, which the shift makes 0: it stays a NaN.
+    const U exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    const F scaled = AsF(_mm256_add_epi32(AsU(p), exponent));
+    return _mm256_and_ps(scaled, _mm256_cmp_ps(x, _mm256_set1_ps(-125.0f), _CMP_NLT_UQ));
+  }
+  using Bf16 = simd::KvBf16<Vec>;
+};
+
+}  // namespace
+
+constinit const AttentionKernels kAttentionKernels = simd::MakeAttentionKernels<AttentionVec>();
+
+}  // namespace kvasir::avx2

@@ -1,0 +1,54 @@
+// Attention for AVX-512 with BF16.
+#include "kernels/cpu/attention_impl.h"
+#include "kernels/cpu/vec_avx512.h"
+
+namespace kvasir::avx512 {
+namespace {
+
+struct AttentionVec : Vec {
+  static constexpr int kMaxPass = 12;
+  static constexpr int TilesAtOnce(int m) { return m <= 6 ? 4 : 2; }
+  static constexpr int VectorsAtOnce(int m) { return m <= 2 ? 8 : m <= 6 ? 4 : 2; }
+
+  static float First(F x) { return _mm512_cvtss_f32(x); }
+  static float HorizontalMax(F x) {
+    const __m512 a = _mm512_max_ps(x, _mm512_shuffle_f32x4(x, x, 0x4e));
+    const __m512 b = _mm512_max_ps(a, _mm512_shuffle_f32x4(a, a, 0xb1));
+    const __m512 c = _mm512_max_ps(b, _mm512_permute_ps(b, 0x4e));
+    return _mm512_cvtss_f32(_mm512_max_ps(c, _mm512_permute_ps(c, 0xb1)));
+  }
+  static float HorizontalSum(F x) {
+    const __m512 a = _mm512_add_ps(x, _mm512_shuffle_f32x4(x, x, 0x4e));
+    const __m512 b = _mm512_add_ps(a, _mm512_shuffle_f32x4(a, a, 0xb1));
+    const __m512 c = _mm512_add_ps(b, _mm512_permute_ps(b, 0x4e));
+    return _mm512_cvtss_f32(_mm512_add_ps(c, _mm512_permute_ps(c, 0xb1)));
+  }
+  static F Difference(U x, int32_t b) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(x, _mm512_set1_epi32(b))); }
+  static F SelectInRange(U x, int32_t low, int32_t high, F a, F b) {
+    const M above = _mm512_cmp_epi32_mask(x, _mm512_set1_epi32(low), _MM_CMPINT_NLT);
+    return _mm512_mask_blend_ps(_mm512_mask_cmp_epi32_mask(above, x, _mm512_set1_epi32(high), _MM_CMPINT_LE), b, a);
+  }
+  static F ScaleOrZero(F p, F n, F x) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(-125.0f), _CMP_NLT_UQ), p, n);
+  }
+
+  /// Queries and weights rounded to bf16, two products at a time.
+  struct Bf16 {
+    static constexpr int kGroup = 2;
+    static constexpr int kWords = 1;
+    using Line = U;
+    static Line Widen(U raw) { return raw; }
+    static F Dot(F acc, Line line, const float* w) {
+      return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(line), reinterpret_cast<__m512bh>(_mm512_set1_ps(*w)));
+    }
+    static void StoreWeights(float* out, F p) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(p)));
+    }
+  };
+};
+
+}  // namespace
+
+constinit const AttentionKernels kAttentionKernels = simd::MakeAttentionKernels<AttentionVec>();
+
+}  // namespace kvasir::avx512

@@ -1,0 +1,240 @@
+// MatMul: cuts the product into items for the threads and runs the kernel set's tiles over them.
+#include <algorithm>
+
+#include "base/checked.h"
+#include "kernels/kernel_set.h"
+#include "kernels/ops.h"
+#include "kernels/parallel.h"
+
+namespace kvasir {
+namespace {
+
+// A strip's activations for one block of k stay in the first-level cache, the weights of an item in the second.
+constexpr int64_t kBlockBytesOfX = 24 << 10;
+constexpr int64_t kMaxGroup = 8;         // panels per item
+constexpr int64_t kMaxBlockStrips = 24;  // strips per item
+constexpr int64_t kItemsPerThread = 6;   // wanted, so that threads end together
+// With few strips the weights of the next block of k come from memory while the strips sweep over this one.
+constexpr int64_t kFewStrips = 4;
+constexpr int64_t kFewStripsBlockLines = 128;
+// Work that takes one thread a few microseconds is not worth waking the others for.
+constexpr int64_t kSerialBytes = 64 << 10;
+constexpr int64_t kSerialFlops = 1 << 20;
+
+/// How a single strip reads the weights, of which each is used once: panels side by side and lines fetched ahead. As
+/// fast as a plain read on the processors tried; the more there is to compute per line, the further ahead.
+struct Streaming {
+  int panels;
+  int64_t ahead_lines;
+};
+Streaming StreamingFor(int64_t tokens) {
+  if (tokens == 1) return {2, 32};
+  if (tokens <= 5) return {1, 160};
+  return {2, 64};
+}
+
+/// One product, cut into items of (a group of panels) × (a block of strips of tokens).
+struct Product {
+  const MatMulKernels* set;
+  const FormatKernels* kernels;  // of the weights' format
+  const FormatKernels* tiles;    // the same, or those of fp32 when weights are widened first
+  MatView<const float> x;
+  const PackedWeight* w;
+  const Epilogue* epilogue;
+  MatView<float> y;
+
+  int64_t panels = 0;
+  int64_t lines = 0;        // of a panel
+  int64_t block_lines = 0;  // per block of k
+  int64_t ahead = 0;        // bytes of weights fetched ahead
+  int tile_panels = kMaxTilePanels;
+  int64_t strips = 0;
+  int64_t group = 0;         // panels per item
+  int64_t block_strips = 0;  // strips per item
+  std::byte* packed_x = nullptr;
+  float* sums = nullptr;  // [workers][sums_per_worker]
+  int64_t sums_per_worker = 0;
+  float* wide = nullptr;  // [workers][wide_per_worker]: widened weights of a group and block of k
+  int64_t wide_per_worker = 0;
+
+  int64_t groups() const { return CeilDiv(panels, group); }
+  int64_t blocks() const { return CeilDiv(strips, block_strips); }
+  int64_t items() const { return groups() * blocks(); }
+  // Strips differ by at most one token, so that none is much less efficient than the others.
+  int64_t StripBegin(int64_t s) const { return x.rows / strips * s + std::min(s, x.rows % strips); }
+  int StripTokens(int64_t s) const { return static_cast<int>(StripBegin(s + 1) - StripBegin(s)); }
+  int64_t steps() const { return kernels->x_line_bytes / tiles->x_line_bytes; }  // lines for the tiles per line
+  std::byte* PackedStrip(int64_t s) const { return packed_x + StripBegin(s) * lines * kernels->x_line_bytes; }
+};
+
+void CheckShapes(const Product& p) {
+  KVASIR_CHECK(p.x.cols == p.w->cols && p.x.rows == p.y.rows);
+  KVASIR_CHECK(reinterpret_cast<uintptr_t>(p.w->data) % 64 == 0);
+  if (p.epilogue->gated) {
+    KVASIR_CHECK(p.w->rows % (2 * kPanelRows) == 0 && RoundUp(p.y.cols, kPanelRows) * 2 == p.w->rows);
+  } else {
+    KVASIR_CHECK(p.y.cols == p.w->rows);
+  }
+}
+
+void CutIntoItems(Product& p, int threads) {
+  p.panels = CeilDiv(p.w->rows, kPanelRows);
+  p.lines = p.w->panel_bytes() / 64;
+  p.strips = CeilDiv(p.x.rows, p.kernels->strip);
+  p.block_lines = std::max<int64_t>(p.lines, 1);
+  p.group = kMaxGroup;
+  p.ahead = StreamingFor(p.kernels->strip).ahead_lines * 64;
+  if (p.strips == 1) {
+    const Streaming streaming = StreamingFor(p.x.rows);
+    p.tile_panels = streaming.panels;
+    p.ahead = streaming.ahead_lines * 64;
+    p.group = kMaxTilePanels;
+  } else if (p.strips <= kFewStrips) {
+    p.group = kMaxTilePanels;
+    p.block_lines = std::min(p.block_lines, kFewStripsBlockLines);
+    p.ahead = p.block_lines * 64;
+  } else {
+    if (p.kernels->widen != nullptr) {
+      p.tiles = &p.set->formats[static_cast<int>(WeightFormat::kF32)];
+      p.strips = CeilDiv(p.x.rows, p.tiles->strip);
+    }
+    const int64_t strip_line = int64_t{p.tiles->strip} * p.kernels->x_line_bytes;
+    const int64_t blocks = CeilDiv(p.block_lines * strip_line, kBlockBytesOfX);
+    p.block_lines = CeilDiv(p.block_lines, blocks);
+  }
+  p.block_strips = std::min(p.strips, kMaxBlockStrips);
+  const int64_t smallest = p.epilogue->gated ? 2 : 1;
+  while (p.group > smallest && p.items() < kItemsPerThread * threads) p.group /= 2;
+}
+
+Status AllocateScratch(Product& p, Arena& arena, int threads) {
+  ASSIGN_OR_RETURN(p.packed_x, arena.Allocate<std::byte>(p.x.rows * p.lines * p.kernels->x_line_bytes));
+  const int64_t kept_strips = p.block_lines < p.lines ? p.block_strips : 1;  // their sums wait for the next block of k
+  p.sums_per_worker = kept_strips * p.group * p.tiles->strip * kPanelRows;
+  ASSIGN_OR_RETURN(p.sums, arena.Allocate<float>(p.sums_per_worker * threads));
+  if (p.tiles != p.kernels) {
+    p.wide_per_worker = p.group * p.block_lines * p.steps() * kPanelRows;
+    ASSIGN_OR_RETURN(p.wide, arena.Allocate<float>(p.wide_per_worker * threads));
+  }
+  return OkStatus();
+}
+
+void PackActivations(const Product& p, ThreadPool& pool) {
+  const auto pack = [&p](int64_t s) {
+    p.kernels->pack_x(p.x.row(p.StripBegin(s)), p.x.stride, p.StripTokens(s), p.x.cols, p.PackedStrip(s));
+  };
+  if (p.x.rows * p.x.cols <= kSerialBytes) {
+    for (int64_t s = 0; s < p.strips; ++s) pack(s);
+  } else {
+    ForItems(pool, p.strips, [&](int64_t s, int) { pack(s); });
+  }
+}
+
+/// The widest tile there is for so many tokens and at most so many panels.
+int TilePanels(const Product& p, int tokens, int64_t panels) {
+  for (int n = static_cast<int>(std::min<int64_t>(panels, p.tile_panels)); n > 1; --n) {
+    if (p.tiles->tile[n - 1][tokens - 1] != nullptr) return n;
+  }
+  return 1;
+}
+
+void FinishStrip(const Product& p, int64_t s, int64_t first_panel, int64_t panels, const float* sums) {
+  const Epilogue& e = *p.epilogue;
+  const int64_t first_row = first_panel * kPanelRows;
+  const int64_t columns_per_panel = e.gated ? kPanelRows / 2 : kPanelRows;
+  const int64_t first_col = first_panel * columns_per_panel;
+  p.set->finish({.acc = sums,
+                 .panels = static_cast<int32_t>(panels),
+                 .tokens = p.StripTokens(s),
+                 .y = p.y.row(p.StripBegin(s)) + first_col,
+                 .y_stride = p.y.stride,
+                 .y_cols = std::min(panels * columns_per_panel, p.y.cols - first_col),
+                 .bias = e.bias == nullptr ? nullptr : e.bias + first_row,
+                 .bias_rows = p.w->rows - first_row,
+                 .activation = e.activation,
+                 .gated = e.gated,
+                 .accumulate = e.accumulate,
+                 .scale = e.scale});
+}
+
+/// Lines of several panels as the tiles take them.
+struct Weights {
+  const std::byte* data;
+  int64_t panel_bytes;
+  int64_t lines;
+};
+
+Weights WeightsOfBlock(const Product& p, int64_t first_panel, int64_t panels, int64_t line, int64_t lines, int worker) {
+  const int64_t panel_bytes = p.w->panel_bytes();
+  const std::byte* const data = p.w->data + first_panel * panel_bytes + line * 64;
+  if (p.tiles == p.kernels) return {data, panel_bytes, lines};
+  float* const wide = p.wide + worker * p.wide_per_worker;
+  const int64_t wide_panel = lines * p.steps() * kPanelRows;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    p.kernels->widen(data + panel * panel_bytes, lines, wide + panel * wide_panel);
+  }
+  return {reinterpret_cast<const std::byte*>(wide), wide_panel * 4, lines * p.steps()};
+}
+
+void RunItem(const Product& p, int64_t item, int worker) {
+  const int64_t first_panel = item / p.blocks() * p.group;
+  const int64_t panels = std::min(p.group, p.panels - first_panel);
+  const int64_t first_strip = item % p.blocks() * p.block_strips;
+  const int64_t end_strip = std::min(first_strip + p.block_strips, p.strips);
+  float* const all_sums = p.sums + worker * p.sums_per_worker;
+  const int64_t sums_per_strip = p.block_lines < p.lines ? p.group * p.tiles->strip * kPanelRows : 0;
+  int64_t line = 0;
+  do {
+    const int64_t lines = std::min(p.block_lines, p.lines - line);
+    const Weights weights = WeightsOfBlock(p, first_panel, panels, line, lines, worker);
+    for (int64_t s = first_strip; s < end_strip; ++s) {
+      const int tokens = p.StripTokens(s);
+      float* const sums = all_sums + (s - first_strip) * sums_per_strip;
+      for (int64_t panel = 0; panel < panels;) {
+        const int n = TilePanels(p, tokens, panels - panel);
+        p.tiles->tile[n - 1][tokens - 1]({.x = p.PackedStrip(s) + line * tokens * p.kernels->x_line_bytes,
+                                          .w = weights.data + panel * weights.panel_bytes,
+                                          .panel_bytes = weights.panel_bytes,
+                                          .lines = weights.lines,
+                                          .ahead = p.ahead,
+                                          .acc = sums + panel * tokens * kPanelRows,
+                                          .resume = line > 0});
+        panel += n;
+      }
+      if (line + lines == p.lines) FinishStrip(p, s, first_panel, panels, sums);
+    }
+    line += lines;
+  } while (line < p.lines);
+}
+
+}  // namespace
+
+Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, const Epilogue& epilogue,
+              MatView<float> y) {
+  const MatMulKernels& set = *ctx.kernels->matmul;
+  const FormatKernels* const kernels = &set.formats[static_cast<int>(w.format)];
+  Product product{&set, kernels, kernels, x, &w, &epilogue, y};
+  CheckShapes(product);
+  if (x.rows == 0 || w.rows == 0) return OkStatus();
+  const int threads = ctx.pool->size();
+  CutIntoItems(product, threads);
+  const Arena::Mark mark = ctx.scratch->GetMark();
+  const Status allocated = AllocateScratch(product, *ctx.scratch, threads);
+  if (!allocated.ok()) {
+    ctx.scratch->Rewind(mark);
+    return allocated.WithContext("matmul");
+  }
+  PackActivations(product, *ctx.pool);
+  const int64_t flops = 2 * x.rows * w.rows * w.cols;
+  if (w.bytes() <= kSerialBytes && flops <= kSerialFlops) {
+    for (int64_t item = 0; item < product.items(); ++item) RunItem(product, item, 0);
+  } else {
+    ForItems(*ctx.pool, product.items(), [&](int64_t item, int worker) { RunItem(product, item, worker); });
+  }
+  ctx.scratch->Rewind(mark);
+  ctx.counters.weight_bytes += w.bytes();
+  ctx.counters.matmul_flops += flops;
+  return OkStatus();
+}
+
+}  // namespace kvasir

@@ -1,0 +1,59 @@
+// Handing out work to a pool's threads.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "base/thread_pool.h"
+
+namespace kvasir {
+
+/// Items 0 … count-1, each handed out once: every worker first gets a contiguous share of its own, in order, so that
+/// neighbouring items (and the memory they read) stay with one core, and then takes over from slower workers.
+class WorkShares {
+ public:
+  WorkShares(int64_t count, int workers) : shares_(std::clamp<int64_t>(std::min<int64_t>(count, workers), 1, kMax)) {
+    for (int64_t s = 0; s < shares_; ++s) {
+      share_[s].next.store(count * s / shares_, std::memory_order_relaxed);
+      share_[s].end = count * (s + 1) / shares_;
+    }
+  }
+
+  /// The next item for `worker`, or -1 when there is none left. Thread-safe.
+  int64_t Next(int worker) {
+    for (int64_t i = 0; i < shares_; ++i) {
+      Share& share = share_[(worker + i) % shares_];
+      if (share.next.load(std::memory_order_relaxed) >= share.end) continue;
+      const int64_t item = share.next.fetch_add(1, std::memory_order_relaxed);
+      if (item < share.end) return item;
+    }
+    return -1;
+  }
+
+ private:
+  static constexpr int64_t kMax = 64;
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  int64_t shares_;
+  std::array<Share, kMax> share_;
+};
+
+/// Runs fn(item, worker) for every item of [0, count) on all of the pool's threads.
+template <class Fn>
+void ForItems(ThreadPool& pool, int64_t count, const Fn& fn) {
+  if (count <= 0) return;
+  if (count == 1 || pool.size() == 1) {
+    for (int64_t item = 0; item < count; ++item) fn(item, 0);
+    return;
+  }
+  WorkShares shares(count, pool.size());
+  pool.RunShared([&](int worker) {
+    for (int64_t item = shares.Next(worker); item >= 0; item = shares.Next(worker)) fn(item, worker);
+  });
+}
+
+}  // namespace kvasir

@@ -1,0 +1,122 @@
+// Plain structs that describe memory to kernels. Nothing here owns anything.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace kvasir {
+
+/// A row-major matrix: rows × cols, consecutive rows `stride` elements apart.
+template <typename T>
+struct MatView {
+  T* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  MatView() = default;
+  MatView(T* data_in, int64_t rows_in, int64_t cols_in) : MatView(data_in, rows_in, cols_in, cols_in) {}
+  MatView(T* data_in, int64_t rows_in, int64_t cols_in, int64_t stride_in)
+      : data(data_in), rows(rows_in), cols(cols_in), stride(stride_in) {}
+  template <typename U>
+    requires(sizeof(U) == sizeof(T) && __is_same(const U, T))
+  MatView(const MatView<U>& other)  // NOLINT(google-explicit-constructor): adds const
+      : MatView(other.data, other.rows, other.cols, other.stride) {}
+
+  T* row(int64_t r) const { return data + r * stride; }
+  MatView Rows(int64_t begin, int64_t count) const { return {row(begin), count, cols, stride}; }
+  MatView Cols(int64_t begin, int64_t count) const { return {data + begin, rows, count, stride}; }
+};
+
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu, kReluSquared };
+
+/// What Normalize computes.
+struct NormArgs {
+  const float* weight = nullptr;  // [cols] or null (all ones)
+  const float* bias = nullptr;    // [cols] or null
+  float eps = 1e-5f;
+  bool layer_norm = false;  // subtract the mean; else RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467)
+  bool plus_one = false;    // the weight is stored as w - 1 (Gemma)
+};
+
+/// Element formats of packed weights.
+enum class WeightFormat : uint8_t { kF32, kF16, kBF16 };
+
+inline int64_t WeightFormatBytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
+
+/// A weight matrix W of `rows` outputs × `cols` inputs in the N16K4 layout: panels of 16 output rows; within a panel,
+/// lines of 64 bytes, each 16 rows × g consecutive inputs (g = 1 for fp32, 2 for the 16-bit types), inputs ascending:
+/// element (n, k) stands at panel n/16, line k/g, position (n%16)·g + k%g. rows are padded to 16 and cols to
+/// kWeightColAlign with zeros. A panel is RoundUp(cols, kWeightColAlign)/g · 64 bytes.
+struct PackedWeight {
+  WeightFormat format = WeightFormat::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const std::byte* data = nullptr;  // 64-byte aligned
+
+  int64_t panel_bytes() const;
+  int64_t bytes() const;
+};
+inline constexpr int64_t kPanelRows = 16;
+inline constexpr int64_t kWeightColAlign = 4;
+
+inline int64_t PackedWeight::panel_bytes() const {
+  return (cols + kWeightColAlign - 1) / kWeightColAlign * kWeightColAlign * kPanelRows * WeightFormatBytes(format);
+}
+inline int64_t PackedWeight::bytes() const { return (rows + kPanelRows - 1) / kPanelRows * panel_bytes(); }
+
+/// Element types of a KV cache. kI8 and kI4 come with the quantised caches.
+enum class KvType : uint8_t { kF32, kBF16, kF16 };
+inline int64_t KvTypeBytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
+
+inline constexpr int64_t kTileTokens = 16;
+
+/// The keys and values of one sequence in one layer; knows nothing of policies.
+///
+/// A tile is 16 slots of one KV head. 16-bit types: K as [ceil(d/2)][16 slots][2], V as [8 slot pairs][d][2];
+/// fp32: K as [d][16 slots], V as [16 slots][d]. For odd d the 16-bit K tile's last half pair is zero.
+/// A block holds `block_tiles` tiles for every KV head of the layer:
+///   K tile of (head, tile in block) at head·head_stride + tile·tile_stride, its V tile at + v_offset.
+/// Slot s lives in block s / (16·block_tiles). New tiles are zeroed, since 0 × garbage NaN is NaN.
+struct KvView {
+  KvType type = KvType::kF32;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t block_tiles = 0;
+  int64_t head_stride = 0;             // bytes
+  int64_t tile_stride = 0;             // bytes
+  int64_t v_offset = 0;                // bytes
+  std::byte* const* blocks = nullptr;  // block table
+  int64_t length = 0;                  // slots in use, those of the running step included
+  int64_t first_valid = 0;             // slots before it are not attended to (windows)
+  const int32_t* positions = nullptr;  // of each slot, negative: empty, never attended to; null: the slot's index
+
+  std::byte* k_tile(int64_t head, int64_t tile) const {
+    return blocks[tile / block_tiles] + head * head_stride + (tile % block_tiles) * tile_stride;
+  }
+  std::byte* v_tile(int64_t head, int64_t tile) const { return k_tile(head, tile) + v_offset; }
+};
+
+/// Attention of one sequence's new tokens over its cache (which already holds their keys and values).
+/// out[t, h] = softmax_j(score(t, j)) · V[j], score = scale · q·k, softcapped, plus ALiBi bias, over slots j with
+/// position(j) <= position(t) and, with a window w > 0, position(j) > position(t) - w.
+struct AttentionArgs {
+  MatView<const float> q;  // [tokens, n_heads · head_dim]
+  MatView<float> out;      // [tokens, n_heads · head_dim]; may not alias q
+  KvView kv;
+  int64_t first_slot = 0;  // slot of q's first row; the rows' slots are consecutive
+  int32_t n_heads = 0;     // query heads; a multiple of kv.kv_heads
+  float scale = 1.0f;
+  float softcap = 0.0f;  // 0: none; else s → softcap · tanh(s / softcap), before bias (Gemma 2)
+  int64_t window = 0;    // 0: none
+  /// ALiBi (Press 2021): score += slope[h] · (position(j) - position(t)); null: none. [n_heads]
+  const float* alibi_slopes = nullptr;
+  /// The bias is formed as alibi_scale · bf16(bf16(slope) · position(j)), without subtracting position(t) before
+  /// rounding, as checkpoints trained with that rounding expect (a constant per row may be subtracted after it).
+  bool alibi_bf16 = false;
+  float alibi_scale = 1.0f;  // multiplies the bias in both forms
+};
+
+}  // namespace kvasir
