@@ -1,0 +1,209 @@
+#include "kv/block_cache.h"
+
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <utility>
+
+#include "base/checked.h"
+
+namespace kvasir {
+
+Status BlockCache::Init(const KvCacheConfig& config) {
+  if (config.layers.empty()) return InvalidArgument("KV cache: a model without layers");
+  // Slots are counted in int32 by kernels, which also look a chunk ahead.
+  constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max() - 4096;
+  if (config.max_tokens < 1 || config.max_tokens > kMostTokens) {
+    return InvalidArgument("KV cache: {} tokens per sequence; 1 to {} are possible", config.max_tokens, kMostTokens);
+  }
+  if (config.max_sequences < 1 || config.max_sequences > std::numeric_limits<SeqId>::max()) {
+    return InvalidArgument("KV cache: {} sequences", config.max_sequences);
+  }
+  for (const KvLayerShape& shape : config.layers) {
+    ASSIGN_OR_RETURN(const BlockLayout layout, MakeBlockLayout(shape, config.type, kBlockTiles));
+    layers_.push_back({layout, nullptr});
+  }
+  for (Layer& layer : layers_) {
+    const auto same = [&](const auto& pool) { return pool->block_bytes() == layer.layout.bytes; };
+    auto pool = std::find_if(pools_.begin(), pools_.end(), same);
+    if (pool == pools_.end()) {
+      const auto sharing = std::count_if(layers_.begin(), layers_.end(),
+                                         [&](const Layer& other) { return other.layout.bytes == layer.layout.bytes; });
+      pools_.push_back(std::make_unique<BlockPool>(layer.layout.bytes, sharing));
+      pool = pools_.end() - 1;
+    }
+    layer.pool = pool->get();
+  }
+  return OkStatus();
+}
+
+Result<SeqId> BlockCache::NewSequence() {
+  if (alive_ == max_sequences_) {
+    return ResourceExhausted("KV cache: {} sequences are alive, as many as it was made for", alive_);
+  }
+  try {
+    Sequence fresh;
+    fresh.tables.resize(layers_.size());
+    auto free = std::find(sequences_.begin(), sequences_.end(), std::nullopt);
+    if (free == sequences_.end()) {
+      sequences_.emplace_back();
+      free = sequences_.end() - 1;
+    }
+    *free = std::move(fresh);
+    ++alive_;
+    return static_cast<SeqId>(free - sequences_.begin());
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("KV cache: no memory for the tables of another sequence");
+  }
+}
+
+BlockCache::Sequence& BlockCache::At(SeqId seq) {
+  return const_cast<Sequence&>(static_cast<const BlockCache*>(this)->At(seq));
+}
+
+const BlockCache::Sequence& BlockCache::At(SeqId seq) const {
+  KVASIR_CHECK(seq >= 0 && static_cast<size_t>(seq) < sequences_.size());
+  const auto& sequence = sequences_[static_cast<size_t>(seq)];
+  KVASIR_CHECK(sequence.has_value());
+  return *sequence;
+}
+
+int64_t BlockCache::BytesOfBlocks(int64_t blocks) const {
+  int64_t bytes = 0;
+  for (const Layer& layer : layers_) bytes += layer.layout.bytes;
+  const auto total = CheckedMul(bytes, blocks);
+  return total ? *total : std::numeric_limits<int64_t>::max();
+}
+
+Status BlockCache::Prepare(Sequence& sequence, int64_t fresh, int64_t blocks) {
+  if (fresh > 0) {
+    for (const auto& pool : pools_) {
+      const auto sharing =
+          std::count_if(layers_.begin(), layers_.end(), [&](const Layer& layer) { return layer.pool == pool.get(); });
+      const auto needed = CheckedMul<int64_t>(fresh, sharing);
+      if (!needed) return ResourceExhausted("KV cache: {} blocks per layer", fresh);
+      RETURN_IF_ERROR(pool->Prepare(*needed));
+    }
+  }
+  try {
+    for (Table& table : sequence.tables) {
+      const auto wanted = static_cast<size_t>(blocks);
+      if (wanted <= table.ids.capacity() && wanted <= table.data.capacity()) continue;
+      table.ids.reserve(std::max(wanted, 2 * table.ids.capacity()));
+      table.data.reserve(std::max(wanted, 2 * table.data.capacity()));
+    }
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("KV cache: no memory for tables of {} blocks", blocks);
+  }
+  return OkStatus();
+}
+
+void BlockCache::GrowTo(Sequence& sequence, int64_t blocks) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    Table& table = sequence.tables[i];
+    while (static_cast<int64_t>(table.ids.size()) < blocks) {
+      const auto id = layers_[i].pool->Allocate();
+      KVASIR_CHECK(id.ok());
+      table.ids.push_back(*id);
+      table.data.push_back(layers_[i].pool->data(*id));
+    }
+  }
+}
+
+void BlockCache::ShrinkTo(Sequence& sequence, int64_t blocks) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    Table& table = sequence.tables[i];
+    while (static_cast<int64_t>(table.ids.size()) > blocks) {
+      const int64_t first_slot = (static_cast<int64_t>(table.ids.size()) - 1) * block_slots();
+      layers_[i].pool->Release(table.ids.back(), first_slot < sequence.high_water);
+      table.ids.pop_back();
+      table.data.pop_back();
+    }
+  }
+}
+
+void BlockCache::ClearSlots(Sequence& sequence, int64_t begin, int64_t end) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Table& table = sequence.tables[i];
+    const int64_t last = std::min(end, static_cast<int64_t>(table.ids.size()) * block_slots());
+    for (int64_t slot = begin; slot < last;) {
+      const int64_t block = slot / block_slots();
+      const int64_t first = slot - block * block_slots();
+      const int64_t count = std::min(block_slots() - first, last - slot);
+      const BlockId id = table.ids[static_cast<size_t>(block)];
+      if (layers_[i].pool->references(id) == 1) {
+        ClearValues(layers_[i].layout, layers_[i].pool->data(id), first, first + count);
+      } else {
+        sequence.stale_end = std::max(sequence.stale_end, slot + count);
+      }
+      slot += count;
+    }
+  }
+}
+
+void BlockCache::Cut(Sequence& sequence, int64_t length) {
+  ClearSlots(sequence, length, sequence.length + sequence.reserved);
+  sequence.length = length;
+  sequence.reserved = 0;
+}
+
+void BlockCache::SetReserved(Sequence& sequence, int64_t tokens) {
+  const int64_t end = sequence.length + tokens;
+  // A smaller reservation than the one before leaves slots behind that may have been written.
+  ClearSlots(sequence, end, sequence.length + sequence.reserved);
+  if (tokens > 0 && sequence.stale_end > sequence.length) {
+    const int64_t stale_end = std::exchange(sequence.stale_end, 0);
+    ClearSlots(sequence, sequence.length, stale_end);
+  }
+  sequence.reserved = tokens;
+  sequence.high_water = std::max(sequence.high_water, end);
+}
+
+void BlockCache::Commit(SeqId seq, int64_t tokens) {
+  Sequence& sequence = At(seq);
+  KVASIR_CHECK(tokens >= 0 && tokens <= sequence.reserved);
+  Cut(sequence, sequence.length + tokens);
+}
+
+void BlockCache::CommitSlots(SeqId seq, std::span<const int32_t> accepted) {
+  Sequence& sequence = At(seq);
+  int64_t to = sequence.length;
+  int64_t last = -1;
+  for (const int32_t offset : accepted) {
+    KVASIR_CHECK(offset > last && offset < sequence.reserved);
+    last = offset;
+    const int64_t from = sequence.length + offset;
+    for (size_t i = 0; i < layers_.size() && from != to; ++i) {
+      const std::vector<std::byte*>& data = sequence.tables[i].data;
+      CopySlot(layers_[i].layout, data[static_cast<size_t>(from / block_slots())], from % block_slots(),
+               data[static_cast<size_t>(to / block_slots())], to % block_slots());
+    }
+    ++to;
+  }
+  Commit(seq, to - sequence.length);
+}
+
+void BlockCache::Release(SeqId seq) {
+  ShrinkTo(At(seq), 0);
+  sequences_[static_cast<size_t>(seq)].reset();
+  --alive_;
+}
+
+int64_t BlockCache::Length(SeqId seq) const { return At(seq).length; }
+
+KvView BlockCache::View(SeqId seq, int layer) const {
+  const Sequence& sequence = At(seq);
+  KVASIR_CHECK(layer >= 0 && static_cast<size_t>(layer) < layers_.size());
+  KvView view = layers_[static_cast<size_t>(layer)].layout.EmptyView();
+  view.blocks = sequence.tables[static_cast<size_t>(layer)].data.data();
+  view.length = sequence.length + sequence.reserved;
+  return view;
+}
+
+int64_t BlockCache::BytesInUse() const {
+  int64_t bytes = 0;
+  for (const auto& pool : pools_) bytes += pool->in_use() * pool->block_bytes();
+  return bytes;
+}
+
+}  // namespace kvasir

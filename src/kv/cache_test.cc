@@ -1,0 +1,373 @@
+#include "kv/cache.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/checked.h"
+#include "kernels/ref/attention_score.h"
+#include "kv/block_pool.h"
+
+namespace kvasir {
+namespace {
+
+constexpr KvLayerShape kShapes[] = {{2, 8}, {1, 5}, {2, 8}};
+
+/// What slot `tag` holds for a layer, head and dimension: small integers, exact in every type.
+float Content(int tag, int layer, int64_t head, int64_t i, bool value) {
+  return static_cast<float>(1 + (tag * 31 + layer * 7 + static_cast<int>(head) * 13 + static_cast<int>(i) * 3 + value) %
+                                    251);
+}
+
+void StoreElement(KvType type, std::byte* p, float x) {
+  if (type == KvType::kF32) {
+    std::memcpy(p, &x, 4);
+  } else {
+    const uint16_t bits = type == KvType::kBF16 ? ToBFloat16(x).bits : ToFloat16(x).bits;
+    std::memcpy(p, &bits, 2);
+  }
+}
+
+void WriteSlot(const KvView& view, int layer, int64_t slot, int tag) {
+  for (int64_t h = 0; h < view.kv_heads; ++h) {
+    for (int64_t i = 0; i < view.head_dim; ++i) {
+      StoreElement(view.type, view.k_tile(h, slot / 16) + ref::KeyOffset(view.type, slot % 16, i),
+                   Content(tag, layer, h, i, false));
+      StoreElement(view.type, view.v_tile(h, slot / 16) + ref::ValueOffset(view.type, view.head_dim, slot % 16, i),
+                   Content(tag, layer, h, i, true));
+    }
+  }
+}
+
+bool HoldsTag(const KvView& view, int layer, int64_t slot, int tag) {
+  for (int64_t h = 0; h < view.kv_heads; ++h) {
+    for (int64_t i = 0; i < view.head_dim; ++i) {
+      if (ref::KeyAt(view, h, slot, i) != Content(tag, layer, h, i, false)) return false;
+      if (ref::ValueAt(view, h, slot, i) != Content(tag, layer, h, i, true)) return false;
+    }
+  }
+  return true;
+}
+
+bool ValuesAreZero(const KvView& view, int64_t begin, int64_t end) {
+  for (int64_t slot = begin; slot < end; ++slot) {
+    for (int64_t h = 0; h < view.kv_heads; ++h) {
+      for (int64_t i = 0; i < view.head_dim; ++i) {
+        if (ref::ValueAt(view, h, slot, i) != 0.0f) return false;
+      }
+    }
+  }
+  return true;
+}
+
+/// A cache beside plain vectors of what it should hold.
+class Shadowed {
+ public:
+  Shadowed(CacheKind kind, KvType type, int64_t max_tokens, int64_t max_sequences)
+      : max_tokens_(max_tokens), max_sequences_(max_sequences) {
+    auto cache = MakeKvCache(kind, {kShapes, type, max_tokens, max_sequences});
+    EXPECT_TRUE(cache.ok());
+    cache_ = *std::move(cache);
+  }
+
+  KvCache& cache() { return *cache_; }
+  size_t alive() const { return content_.size(); }
+  SeqId Pick(std::mt19937& rng) const {
+    auto at = content_.begin();
+    std::advance(at, rng() % content_.size());
+    return at->first;
+  }
+
+  void Create() {
+    const auto seq = cache_->Create();
+    if (static_cast<int64_t>(alive()) == max_sequences_) {
+      ASSERT_EQ(seq.status().code(), StatusCode::kResourceExhausted);
+      return;
+    }
+    ASSERT_TRUE(seq.ok());
+    ASSERT_EQ(content_.count(*seq), 0u);
+    content_[*seq] = {};
+    ASSERT_EQ(cache_->Length(*seq), 0);
+  }
+
+  /// Reserves and writes; commits the chosen offsets, or leaves the reservation standing when `commit` is false.
+  void Append(SeqId seq, int64_t tokens, const std::vector<int32_t>& accepted, bool prefix, bool commit) {
+    std::vector<int>& content = content_[seq];
+    const auto length = static_cast<int64_t>(content.size());
+    const bool fits = length + tokens <= max_tokens_;
+    ASSERT_EQ(cache_->Reserve(seq, tokens), fits);
+    if (!fits) return;
+    // What an earlier reservation has room for may have been written and stays.
+    const int64_t fresh = length + std::min(tokens, open_[seq]);
+    open_[seq] = tokens;
+    std::vector<int> tags;
+    for (int64_t i = 0; i < tokens; ++i) tags.push_back(next_tag_++);
+    for (int layer = 0; layer < 3; ++layer) {
+      const KvView view = cache_->View(seq, layer);
+      ASSERT_EQ(view.length, length + tokens);
+      if (tokens > 0) {
+        ASSERT_TRUE(ValuesAreZero(view, fresh, RoundUp(length + tokens, kTileTokens)));
+      }
+      for (int64_t i = 0; i < tokens; ++i) WriteSlot(view, layer, length + i, tags[static_cast<size_t>(i)]);
+    }
+    if (!commit) return;
+    open_[seq] = 0;
+    if (prefix) {
+      cache_->Commit(seq, static_cast<int64_t>(accepted.size()));
+      for (size_t i = 0; i < accepted.size(); ++i) content.push_back(tags[i]);
+    } else {
+      cache_->CommitSlots(seq, accepted);
+      for (const int32_t i : accepted) content.push_back(tags[static_cast<size_t>(i)]);
+    }
+  }
+
+  void Truncate(SeqId seq, int64_t length) {
+    cache_->Truncate(seq, length);
+    open_[seq] = 0;
+    content_[seq].resize(static_cast<size_t>(length));
+  }
+  void Fork(SeqId seq) {
+    const auto fork = cache_->Fork(seq);
+    if (static_cast<int64_t>(alive()) == max_sequences_) {
+      ASSERT_EQ(fork.status().code(), StatusCode::kResourceExhausted);
+      return;
+    }
+    ASSERT_TRUE(fork.ok());
+    open_[seq] = 0;
+    ASSERT_EQ(content_.count(*fork), 0u);
+    content_[*fork] = content_[seq];
+  }
+  void Release(SeqId seq) {
+    cache_->Release(seq);
+    open_.erase(seq);
+    content_.erase(seq);
+  }
+
+  void Verify() const {
+    for (const auto& [seq, content] : content_) {
+      ASSERT_EQ(cache_->Length(seq), static_cast<int64_t>(content.size()));
+      for (int layer = 0; layer < 3; ++layer) {
+        const KvView view = cache_->View(seq, layer);
+        ASSERT_GE(view.length, static_cast<int64_t>(content.size()));
+        for (size_t slot = 0; slot < content.size(); ++slot) {
+          ASSERT_TRUE(HoldsTag(view, layer, static_cast<int64_t>(slot), content[slot]))
+              << "sequence " << seq << " layer " << layer << " slot " << slot;
+        }
+      }
+    }
+  }
+
+ private:
+  std::unique_ptr<KvCache> cache_;
+  int64_t max_tokens_, max_sequences_;
+  std::map<SeqId, std::vector<int>> content_;
+  std::map<SeqId, int64_t> open_;  // reserved, not committed
+  int next_tag_ = 0;
+};
+
+class KvCacheTest : public ::testing::TestWithParam<std::tuple<CacheKind, KvType>> {
+ protected:
+  CacheKind kind() const { return std::get<0>(GetParam()); }
+  KvType type() const { return std::get<1>(GetParam()); }
+};
+
+TEST_P(KvCacheTest, AgreesWithVectorsUnderRandomCalls) {
+  for (uint32_t seed = 0; seed < 12; ++seed) {
+    std::mt19937 rng(seed);
+    const int64_t max_tokens = seed % 3 == 0 ? 100 : 420;
+    Shadowed shadowed(kind(), type(), max_tokens, 5);
+    for (int step = 0; step < 150; ++step) {
+      const uint32_t what = rng() % 16;
+      if (shadowed.alive() == 0 || what == 0) {
+        shadowed.Create();
+      } else if (what < 9) {
+        const auto tokens = static_cast<int64_t>(rng() % 4 == 0 ? rng() % 200 : rng() % 12);
+        const bool prefix = rng() % 2 == 0;
+        std::vector<int32_t> accepted;
+        for (int32_t i = 0; i < tokens; ++i) {
+          if (prefix || rng() % 3 != 0) accepted.push_back(i);
+        }
+        if (prefix && rng() % 2 == 0) accepted.resize(accepted.size() / 2);
+        shadowed.Append(shadowed.Pick(rng), tokens, accepted, prefix, rng() % 5 != 0);
+      } else if (what < 11) {
+        const SeqId seq = shadowed.Pick(rng);
+        const int64_t length = shadowed.cache().Length(seq);
+        shadowed.Truncate(seq,
+                          length == 0 ? 0 : length - static_cast<int64_t>(rng()) % std::min<int64_t>(length + 1, 150));
+      } else if (what < 14) {
+        shadowed.Fork(shadowed.Pick(rng));
+      } else {
+        shadowed.Release(shadowed.Pick(rng));
+      }
+      if (HasFatalFailure()) return;
+      shadowed.Verify();
+      if (HasFatalFailure()) return;
+    }
+    while (shadowed.alive() > 0) shadowed.Release(shadowed.Pick(rng));
+    EXPECT_EQ(shadowed.cache().BytesInUse(), 0);
+  }
+}
+
+TEST_P(KvCacheTest, CountsBytes) {
+  auto made = MakeKvCache(kind(), {kShapes, type(), 300, 3});
+  ASSERT_TRUE(made.ok());
+  KvCache& cache = **made;
+  const int64_t element = KvTypeBytes(type());
+  // Odd head sizes pad the 16-bit K tile by half a line, and V with it.
+  const int64_t odd = type() == KvType::kF32 ? 5 : 6;
+  const int64_t block = 128 * 2 * element * (2 * 8 + 1 * odd + 2 * 8);
+  EXPECT_EQ(KvBytesPerToken(kShapes, type()), 2 * element * (16 + 5 + 16));
+  EXPECT_EQ(cache.BytesFor(129), kind() == CacheKind::kStatic ? 3 * block : 2 * block);
+  EXPECT_EQ(cache.BytesInUse(), 0);
+  const SeqId seq = *cache.Create();
+  if (kind() == CacheKind::kStatic) {
+    EXPECT_EQ(cache.BytesInUse(), 3 * block);
+  }
+  ASSERT_TRUE(cache.Reserve(seq, 129));
+  EXPECT_EQ(cache.BytesInUse(), cache.BytesFor(129));
+  cache.Commit(seq, 129);
+  const SeqId fork = *cache.Fork(seq);
+  EXPECT_EQ(cache.BytesInUse(), kind() == CacheKind::kStatic ? 6 * block : 2 * block);  // shared
+  ASSERT_TRUE(cache.Reserve(fork, 1));
+  EXPECT_EQ(cache.BytesInUse(), kind() == CacheKind::kStatic ? 6 * block : 3 * block);  // its half-filled block copied
+  EXPECT_GE(GetMemoryUse(MemoryOwner::kKvCache).current, cache.BytesInUse());
+  cache.Release(seq);
+  cache.Release(fork);
+  EXPECT_EQ(cache.BytesInUse(), 0);
+}
+
+TEST_P(KvCacheTest, SaysWhenFull) {
+  auto made = MakeKvCache(kind(), {kShapes, type(), 50, 1});
+  ASSERT_TRUE(made.ok());
+  KvCache& cache = **made;
+  const SeqId seq = *cache.Create();
+  EXPECT_EQ(cache.Create().status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(cache.Fork(seq).status().code(), StatusCode::kResourceExhausted);
+  EXPECT_FALSE(cache.Reserve(seq, 51));
+  EXPECT_TRUE(cache.Reserve(seq, 50));
+  EXPECT_FALSE(cache.Reserve(seq, 51));
+  EXPECT_EQ(cache.View(seq, 0).length, 50);  // the failure changed nothing
+  EXPECT_TRUE(cache.Reserve(seq, 20));       // instead of the 50, not in addition
+  EXPECT_EQ(cache.View(seq, 2).length, 20);
+  cache.Commit(seq, 20);
+  EXPECT_FALSE(cache.Reserve(seq, 31));
+  EXPECT_FALSE(cache.Reserve(seq, std::numeric_limits<int64_t>::max()));
+  EXPECT_TRUE(cache.Reserve(seq, 30));
+}
+
+TEST_P(KvCacheTest, OldNanDoesNotOutliveItsSequence) {
+  auto made = MakeKvCache(kind(), {kShapes, type(), 300, 2});
+  ASSERT_TRUE(made.ok());
+  KvCache& cache = **made;
+  const auto poison = [&](SeqId seq, int64_t begin, int64_t end) {
+    for (int layer = 0; layer < 3; ++layer) {
+      const KvView view = cache.View(seq, layer);
+      for (int64_t slot = begin; slot < end; ++slot) {
+        for (int64_t h = 0; h < view.kv_heads; ++h) {
+          for (int64_t i = 0; i < view.head_dim; ++i) {
+            StoreElement(type(), view.v_tile(h, slot / 16) + ref::ValueOffset(type(), view.head_dim, slot % 16, i),
+                         NAN);
+          }
+        }
+      }
+    }
+  };
+  const auto expect_clean = [&](SeqId seq, int64_t begin) {
+    for (int layer = 0; layer < 3; ++layer) {
+      const KvView view = cache.View(seq, layer);
+      EXPECT_TRUE(ValuesAreZero(view, begin, RoundUp(view.length, kTileTokens)));
+    }
+  };
+  SeqId seq = *cache.Create();
+  ASSERT_TRUE(cache.Reserve(seq, 200));
+  poison(seq, 100, 200);
+  cache.Commit(seq, 150);
+  cache.Truncate(seq, 100);
+  ASSERT_TRUE(cache.Reserve(seq, 60));
+  expect_clean(seq, 100);
+  poison(seq, 100, 160);
+  // Shared with a fork that goes on from before the poison while its owner ends.
+  cache.Commit(seq, 60);
+  const SeqId fork = *cache.Fork(seq);
+  cache.Truncate(fork, 90);
+  cache.Release(seq);
+  ASSERT_TRUE(cache.Reserve(fork, 5));
+  expect_clean(fork, 90);
+  cache.Release(fork);
+  seq = *cache.Create();
+  ASSERT_TRUE(cache.Reserve(seq, 300));
+  expect_clean(seq, 0);
+}
+
+TEST(KvCacheConfigTest, RefusesImpossibleShapes) {
+  const auto code = [](KvLayerShape shape, int64_t tokens, int64_t sequences) {
+    return MakeKvCache(CacheKind::kDynamic, {{&shape, 1}, KvType::kBF16, tokens, sequences}).status().code();
+  };
+  EXPECT_EQ(code({1, 8}, 10, 1), StatusCode::kOk);
+  EXPECT_EQ(code({0, 8}, 10, 1), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 0}, 10, 1), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 513}, 10, 1), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, -8}, 10, 1), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 8}, 0, 1), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 8}, int64_t{1} << 40, 1), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 8}, 10, 0), StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakeKvCache(CacheKind::kStatic, {{}, KvType::kF32, 10, 1}).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(KvCacheConfigTest, MoreThanTheMachineHasIsAnError) {
+  const KvLayerShape shape = {1024, 512};  // 4 MiB a token: 8 EiB
+  auto cache = MakeKvCache(CacheKind::kStatic, {{&shape, 1}, KvType::kF32, int64_t{1} << 30, 1});
+  ASSERT_TRUE(cache.ok());
+  EXPECT_EQ((*cache)->Create().status().code(), StatusCode::kResourceExhausted);
+  auto dynamic = MakeKvCache(CacheKind::kDynamic, {{&shape, 1}, KvType::kF32, int64_t{1} << 30, 1});
+  ASSERT_TRUE(dynamic.ok());
+  const SeqId seq = *(*dynamic)->Create();
+  EXPECT_FALSE((*dynamic)->Reserve(seq, int64_t{1} << 30));
+  EXPECT_EQ((*dynamic)->BytesInUse(), 0);
+  EXPECT_TRUE((*dynamic)->Reserve(seq, 1));
+}
+
+TEST(BlockPoolTest, GrowsWithoutMovingAndZeroesWhatComesBack) {
+  BlockPool pool(4096, 3);
+  std::vector<BlockId> ids;
+  std::vector<std::byte*> data;
+  for (int i = 0; i < 200; ++i) {
+    ids.push_back(*pool.Allocate());
+    data.push_back(pool.data(ids.back()));
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(data.back()) % 64, 0u);
+    std::memset(data.back(), i, 4096);
+  }
+  EXPECT_EQ(pool.in_use(), 200);
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_EQ(pool.data(ids[static_cast<size_t>(i)]), data[static_cast<size_t>(i)]);
+    EXPECT_EQ(static_cast<int>(data[static_cast<size_t>(i)][4095]), i);
+  }
+  pool.AddReference(ids[7]);
+  pool.Release(ids[7]);
+  EXPECT_EQ(pool.in_use(), 200);
+  pool.Release(ids[7]);
+  EXPECT_EQ(pool.in_use(), 199);
+  const BlockId again = *pool.Allocate();
+  EXPECT_EQ(again, ids[7]);
+  for (int i = 0; i < 4096; ++i) EXPECT_EQ(pool.data(again)[i], std::byte{0});
+}
+
+std::string KindAndType(const ::testing::TestParamInfo<KvCacheTest::ParamType>& test) {
+  constexpr const char* kTypes[] = {"F32", "BF16", "F16"};
+  const std::string kind = std::get<0>(test.param) == CacheKind::kDynamic ? "dynamic" : "static";
+  return kind + kTypes[static_cast<int>(std::get<1>(test.param))];
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, KvCacheTest,
+                         ::testing::Combine(::testing::Values(CacheKind::kDynamic, CacheKind::kStatic),
+                                            ::testing::Values(KvType::kF32, KvType::kBF16, KvType::kF16)),
+                         KindAndType);
+
+}  // namespace
+}  // namespace kvasir

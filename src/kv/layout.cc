@@ -1,0 +1,91 @@
+#include "kv/layout.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/checked.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kMaxHeadDim = 512;
+constexpr int32_t kMaxHeads = 1 << 16;
+
+}  // namespace
+
+KvView BlockLayout::EmptyView() const {
+  KvView view;
+  view.type = type;
+  view.kv_heads = kv_heads;
+  view.head_dim = head_dim;
+  view.block_tiles = block_tiles;
+  view.head_stride = head_stride;
+  view.tile_stride = tile_stride;
+  view.v_offset = v_offset;
+  return view;
+}
+
+Result<BlockLayout> MakeBlockLayout(const KvLayerShape& shape, KvType type, int32_t block_tiles) {
+  if (shape.kv_heads < 1 || shape.kv_heads > kMaxHeads || shape.head_dim < 1 || shape.head_dim > kMaxHeadDim) {
+    return InvalidArgument("KV cache: {} KV heads of {} values; 1 to {} heads of 1 to {} are possible", shape.kv_heads,
+                           shape.head_dim, kMaxHeads, kMaxHeadDim);
+  }
+  BlockLayout layout;
+  layout.type = type;
+  layout.kv_heads = shape.kv_heads;
+  layout.head_dim = shape.head_dim;
+  layout.block_tiles = block_tiles;
+  // A K tile has a line of 64 bytes per dimension (fp32) or pair of them; a V tile is never larger.
+  const int64_t lines = type == KvType::kF32 ? shape.head_dim : CeilDiv(shape.head_dim, 2);
+  layout.tile_stride = lines * 64;
+  layout.v_offset = layout.tile_stride * block_tiles;
+  layout.head_stride = 2 * layout.v_offset;
+  layout.bytes = layout.head_stride * shape.kv_heads;
+  return layout;
+}
+
+void CopySlot(const BlockLayout& layout, const std::byte* from, int64_t from_slot, std::byte* to, int64_t to_slot) {
+  const int64_t d = layout.head_dim;
+  const int64_t lines = layout.tile_stride / 64;
+  const int64_t s = from_slot % kTileTokens;
+  const int64_t t = to_slot % kTileTokens;
+  for (int64_t head = 0; head < layout.kv_heads; ++head) {
+    const std::byte* k = from + head * layout.head_stride + from_slot / kTileTokens * layout.tile_stride;
+    std::byte* k_to = to + head * layout.head_stride + to_slot / kTileTokens * layout.tile_stride;
+    for (int64_t i = 0; i < lines; ++i) std::memcpy(k_to + i * 64 + t * 4, k + i * 64 + s * 4, 4);
+    const std::byte* v = k + layout.v_offset;
+    std::byte* v_to = k_to + layout.v_offset;
+    if (layout.type == KvType::kF32) {
+      std::memmove(v_to + t * d * 4, v + s * d * 4, static_cast<size_t>(d) * 4);
+    } else {
+      const std::byte* pair = v + s / 2 * d * 4 + s % 2 * 2;
+      std::byte* pair_to = v_to + t / 2 * d * 4 + t % 2 * 2;
+      for (int64_t i = 0; i < d; ++i) std::memcpy(pair_to + i * 4, pair + i * 4, 2);
+    }
+  }
+}
+
+void ClearValues(const BlockLayout& layout, std::byte* block, int64_t begin, int64_t end) {
+  const int64_t d = layout.head_dim;
+  while (begin < end) {
+    const int64_t tile = begin / kTileTokens;
+    const int64_t first = begin % kTileTokens;
+    const int64_t last = std::min(end - tile * kTileTokens, kTileTokens);  // of this tile, exclusive
+    for (int64_t head = 0; head < layout.kv_heads; ++head) {
+      std::byte* v = block + head * layout.head_stride + tile * layout.tile_stride + layout.v_offset;
+      if (first == 0 && last == kTileTokens) {
+        std::memset(v, 0, static_cast<size_t>(layout.tile_stride));
+      } else if (layout.type == KvType::kF32) {
+        std::memset(v + first * d * 4, 0, static_cast<size_t>((last - first) * d * 4));
+      } else {
+        for (int64_t s = first; s < last; ++s) {
+          std::byte* pair = v + s / 2 * d * 4 + s % 2 * 2;
+          for (int64_t i = 0; i < d; ++i) std::memset(pair + i * 4, 0, 2);
+        }
+      }
+    }
+    begin = tile * kTileTokens + last;
+  }
+}
+
+}  // namespace kvasir
