@@ -1,0 +1,171 @@
+#include "model/model.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "model/forward.h"
+#include "model/packed_file.h"
+#include "model/weights.h"
+
+namespace kvasir {
+
+struct Model::Impl {
+  DecoderSpec spec;
+  ModelWeights weights;
+  Buffer buffer;      // packed weights, unless they are mapped
+  PackedFile packed;  // … from here
+  WeightPlan plan;    // its slots point at tensors that are gone after loading
+  DType dtype = DType::kF32;
+  std::string hash;
+  std::string model_name;
+  std::vector<KvLayerShape> kv_shapes;
+  int64_t parameters = 0;
+};
+
+Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Model::~Model() = default;
+
+namespace {
+
+Result<WeightRules> RulesFor(const ModelFiles& files) {
+  for (const ModelFamily& family : ModelFamilies()) {
+    if (family.name != files.spec.family) continue;
+    return files.gguf ? family.rules_gguf(files.spec, *files.gguf) : family.rules(files.spec, *files.source);
+  }
+  return Internal("no family is named \"{}\"", files.spec.family);
+}
+
+/// A tied embedding is the head; Linear has no shape of its own then.
+void TieHead(const DecoderSpec& spec, ModelWeights& weights) {
+  if (spec.head.tied) weights.head.weight = weights.embedding;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, const LoadOptions& options,
+                                           ThreadPool& pool) {
+  ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(path));
+  ASSIGN_OR_RETURN(const WeightRules rules, RulesFor(files));
+  auto impl = std::make_unique<Impl>();
+  impl->spec = std::move(files.spec);
+  ASSIGN_OR_RETURN(impl->plan, PlanWeights(impl->spec, rules, *files.source, options.dtype, impl->weights));
+  impl->hash = FingerprintModel(impl->spec, *files.source);
+  impl->model_name = files.path == files.folder ? "." : files.path.filename().string();
+
+  const std::filesystem::path packed_path = IsPackedFile(path) ? path : PackedFileFor(files.path);
+  std::error_code error;
+  if (std::filesystem::exists(packed_path, error)) {
+    auto packed = OpenPackedFile(packed_path, impl->plan, impl->hash);
+    if (packed.ok()) {
+      impl->packed = *std::move(packed);
+      PlaceWeights(impl->plan, impl->packed.data);
+    } else {
+      LogWarning("{}; packing again", packed.status().message());
+    }
+  }
+  if (!impl->packed.data) {
+    auto buffer = PackWeights(impl->plan, pool, options.progress);
+    if (!buffer.ok()) return buffer.status().WithContext(files.source->description());
+    impl->buffer = *std::move(buffer);
+  }
+  TieHead(impl->spec, impl->weights);
+  impl->dtype = impl->plan.dtype;
+  impl->parameters = ParameterCount(impl->spec);
+  for (const LayerSpec& layer : impl->spec.layers) {
+    impl->kv_shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
+  }
+  // The raw tensors go with `files`; nothing may point at them any more.
+  for (WeightSlot& slot : impl->plan.slots) {
+    slot.segments.clear();
+    slot.gate_segments.clear();
+  }
+  return std::unique_ptr<Model>(new Model(std::move(impl)));
+}
+
+const DecoderSpec& Model::spec() const { return impl_->spec; }
+DType Model::dtype() const { return impl_->dtype; }
+int64_t Model::weight_bytes() const { return impl_->plan.bytes; }
+int64_t Model::parameter_count() const { return impl_->parameters; }
+std::span<const KvLayerShape> Model::kv_shapes() const { return impl_->kv_shapes; }
+const std::string& Model::hash() const { return impl_->hash; }
+
+int64_t Model::StepWeightBytes(int64_t tokens, int64_t outputs) const {
+  const ModelWeights& w = impl_->weights;
+  int64_t total = impl_->plan.bytes;
+  // Of the embedding only the tokens' rows are read, unless it is also the head and there are outputs.
+  const bool reads_all = impl_->spec.head.tied && outputs > 0;
+  if (!reads_all) {
+    total -= w.embedding.bytes();
+    total += tokens * w.embedding.cols * WeightFormatBytes(w.embedding.format);
+  }
+  if (!impl_->spec.head.tied && outputs == 0) total -= w.head.weight.bytes();
+  if (w.positions.data) {
+    total -= w.positions.bytes();
+    total += tokens * w.positions.cols * WeightFormatBytes(w.positions.format);
+  }
+  for (size_t i = 0; i < w.layers.size(); ++i) {
+    const MoeSpec& moe = impl_->spec.layers[i].ffn.moe;
+    if (moe.n_experts == 0) continue;
+    const int64_t used = std::min<int64_t>(moe.n_experts, moe.top_k * tokens);
+    const FfnWeights& one = w.layers[i].experts[0];
+    total -= (moe.n_experts - used) * (one.up.weight.bytes() + one.down.weight.bytes());
+  }
+  return total;
+}
+
+int64_t Model::StepMatMulFlops(int64_t tokens, int64_t outputs) const {
+  const ModelWeights& w = impl_->weights;
+  const auto flops = [](const PackedWeight& matrix, int64_t rows) { return 2 * rows * matrix.rows * matrix.cols; };
+  int64_t total = flops(w.head.weight, outputs) + flops(w.project_in, tokens) + flops(w.project_out, outputs);
+  for (size_t i = 0; i < w.layers.size(); ++i) {
+    const LayerWeights& layer = w.layers[i];
+    total += flops(layer.qkv.weight, tokens) + flops(layer.out.weight, tokens) + flops(layer.router.weight, tokens);
+    total += flops(layer.ffn.up.weight, tokens) + flops(layer.ffn.down.weight, tokens);
+    if (!layer.experts.empty()) {
+      const int64_t rows = tokens * impl_->spec.layers[i].ffn.moe.top_k;
+      total += flops(layer.experts[0].up.weight, rows) + flops(layer.experts[0].down.weight, rows);
+    }
+  }
+  return total;
+}
+
+Result<MatView<float>> Model::Forward(ExecContext& ctx, const ForwardBatch& batch, KvCache& cache) const {
+  const DecoderSpec& spec = impl_->spec;
+  const int64_t tokens = static_cast<int64_t>(batch.tokens.size());
+  for (int32_t id : batch.tokens) {
+    if (id < 0 || id >= spec.vocab_size) {
+      return InvalidArgument("token id {} is outside the vocabulary of {}", id, spec.vocab_size);
+    }
+  }
+  int64_t expected = 0;
+  const auto* learned = std::get_if<LearnedPosition>(&spec.position);
+  for (const ForwardSequence& sequence : batch.sequences) {
+    if (sequence.first_token != expected || sequence.count <= 0 || sequence.count > tokens - expected) {
+      return InvalidArgument("the batch's sequences do not divide its {} tokens", tokens);
+    }
+    expected += sequence.count;
+    const int64_t end = cache.Length(sequence.seq) + sequence.count;
+    if (learned && end + learned->offset > learned->rows) {
+      return InvalidArgument("position {} is beyond the model's table of {} learned positions; shorten the text", end,
+                             learned->rows - learned->offset);
+    }
+  }
+  if (expected != tokens || tokens == 0) {
+    return InvalidArgument("the batch's sequences hold {} of its {} tokens", expected, tokens);
+  }
+  for (int32_t row : batch.output_rows) {
+    if (row < 0 || row >= tokens) return InvalidArgument("output row {} is not in the batch of {}", row, tokens);
+  }
+  return RunForward(ctx, spec, impl_->weights, batch, cache);
+}
+
+Status Model::Logits(ExecContext& ctx, MatView<const float> hidden, MatView<float> logits) const {
+  return RunHead(ctx, impl_->spec, impl_->weights, hidden, logits);
+}
+
+Status Model::WritePacked(const std::filesystem::path& file) const {
+  const std::byte* data = impl_->packed.data ? impl_->packed.data : impl_->buffer.data();
+  return WritePackedFile(file, impl_->plan, data, impl_->hash, impl_->model_name);
+}
+
+}  // namespace kvasir

@@ -1,0 +1,108 @@
+// A loaded decoder: its spec, its packed weights, and the forward pass.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/status.h"
+#include "io/gguf.h"
+#include "kernels/exec.h"
+#include "kernels/ops.h"
+#include "kv/cache.h"
+#include "model/decoder_spec.h"
+
+namespace kvasir {
+
+/// One sequence's share of a step.
+struct ForwardSequence {
+  SeqId seq = 0;
+  int32_t first_token = 0;  // index into ForwardBatch::tokens
+  int32_t count = 0;        // new tokens, at positions Length(seq), Length(seq) + 1, …
+  /// Prompt plus the tokens that may follow, fixed when the sequence was admitted: RoPE scalings that depend on the
+  /// length use it, so that cached keys stay right. 0: the trained context.
+  int64_t planned_length = 0;
+};
+
+/// The work of one step. Plain data.
+struct ForwardBatch {
+  std::vector<int32_t> tokens;  // of all sequences, one after another
+  std::vector<ForwardSequence> sequences;
+  std::vector<int32_t> output_rows;  // indices into `tokens` whose hidden state is wanted, ascending
+  bool plain_attention = false;      // A1: materialised scores
+};
+
+struct LoadOptions {
+  std::optional<DType> dtype;  // f32, f16 or bf16; unset: the checkpoint's own (P2)
+  /// Called with (bytes packed, bytes in all) from time to time.
+  std::function<void(int64_t, int64_t)> progress;
+};
+
+/// Bytes that a model takes, worked out before loading (P1).
+struct MemoryPlan {
+  int64_t parameters = 0;
+  int64_t weight_bytes = 0;        // packed
+  int64_t kv_bytes_per_token = 0;  // in the default cache type
+};
+
+/// Immutable after loading. Forward is called by one thread at a time.
+class Model {
+ public:
+  /// Loads a Hugging Face folder, a .safetensors file with its config.json beside it, a .gguf file, or a packed file
+  /// of `kvasir pack`. Errors name file, tensor and reason; all missing tensors are listed; unexpected ones are
+  /// warned of. 16-bit weights stay 16-bit; every weight is held once.
+  static Result<std::unique_ptr<Model>> Load(const std::filesystem::path& path, const LoadOptions& options,
+                                             ThreadPool& pool);
+  ~Model();
+
+  const DecoderSpec& spec() const;
+  DType dtype() const;  // of the packed matrices
+  int64_t weight_bytes() const;
+  int64_t parameter_count() const;
+  /// Shapes for KvCacheConfig.
+  std::span<const KvLayerShape> kv_shapes() const;
+  /// Bytes of weights read by a step of `tokens` tokens with `outputs` output rows (embedding rows and, for mixtures,
+  /// all experts that could be used are counted), and matrix FLOPs of it without attention.
+  int64_t StepWeightBytes(int64_t tokens, int64_t outputs) const;
+  int64_t StepMatMulFlops(int64_t tokens, int64_t outputs) const;
+
+  /// Runs the batch, writing keys and values into slots that the caller has Reserved in `cache` (not committed here).
+  /// Token ids must be in [0, vocab_size): others are InvalidArgument, as are positions beyond a learned table.
+  /// hidden: [output_rows, width of the head's input] fp32, after the final norm; memory of ctx.scratch, valid until
+  /// the caller resets the arena.
+  Result<MatView<float>> Forward(ExecContext& ctx, const ForwardBatch& batch, KvCache& cache) const;
+
+  /// logits[r, v] of hidden rows. logits: [rows, vocab_size].
+  Status Logits(ExecContext& ctx, MatView<const float> hidden, MatView<float> logits) const;
+
+  /// Writes the packed weights with a layout id and the model's hash; the folder's other files are not copied.
+  Status WritePacked(const std::filesystem::path& file) const;
+
+  /// Identifies weights and spec: packed files and sessions are bound to it.
+  const std::string& hash() const;
+
+ private:
+  struct Impl;
+  explicit Model(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// What `path` is: its spec and the tensors inside, without loading weights. For inspect and plans.
+struct ModelFiles {
+  std::filesystem::path path;
+  std::string format;  // "safetensors", "gguf", "packed"
+  std::unique_ptr<TensorSource> source;
+  const GgufFile* gguf = nullptr;  // source, when it is one
+  DecoderSpec spec;
+  std::filesystem::path folder;  // where config, tokenizer and generation config are looked for
+};
+Result<ModelFiles> OpenModelFiles(const std::filesystem::path& path);
+MemoryPlan PlanMemory(const DecoderSpec& spec, DType dtype, KvType kv_type);
+
+}  // namespace kvasir

@@ -1,0 +1,125 @@
+// From a path to a spec and raw tensors, whatever the format.
+#include <algorithm>
+
+#include "io/safetensors.h"
+#include "model/model.h"
+#include "model/packed_file.h"
+#include "model/weight_rules.h"
+
+namespace kvasir {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <typename Names>
+bool Contains(const Names& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::string KnownNames(bool gguf) {
+  std::vector<std::string_view> names;
+  for (const ModelFamily& family : ModelFamilies()) {
+    const auto& own = gguf ? family.gguf_architectures : family.model_types;
+    names.insert(names.end(), own.begin(), own.end());
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+Result<ModelFiles> OpenGgufModel(const fs::path& path) {
+  ModelFiles files{.path = path, .format = "gguf", .folder = path.parent_path()};
+  ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
+  ASSIGN_OR_RETURN(const std::string architecture, gguf->String("general.architecture"));
+  for (const ModelFamily& family : ModelFamilies()) {
+    if (!Contains(family.gguf_architectures, architecture)) continue;
+    auto spec = family.parse_gguf(*gguf);
+    if (!spec.ok()) return spec.status().WithContext(path.string());
+    files.spec = *std::move(spec);
+    files.gguf = gguf.get();
+    files.source = std::move(gguf);
+    return files;
+  }
+  return Unsupported("{}: architecture \"{}\" is not known; known are: {}", path.string(), architecture,
+                     KnownNames(true));
+}
+
+Result<ModelFiles> OpenSafetensorsModel(const fs::path& path, const fs::path& folder, bool single_file) {
+  ModelFiles files{.path = path, .format = "safetensors", .folder = folder};
+  // The weights first: a folder without any deserves that error, not one about its config.
+  if (single_file) {
+    ASSIGN_OR_RETURN(files.source, OpenSafetensors(path));
+  } else {
+    ASSIGN_OR_RETURN(files.source, OpenSafetensorsFolder(path));
+  }
+  const fs::path config_path = folder / "config.json";
+  ASSIGN_OR_RETURN(const json::value config, ParseJsonFile(config_path));
+  if (!config.is_object()) return InvalidData("{}: is not a JSON object", config_path.string());
+  const JsonReader reader(config.get_object(), config_path.string());
+  ASSIGN_OR_RETURN(const std::string model_type, reader.String({"model_type"}));
+  for (const ModelFamily& family : ModelFamilies()) {
+    if (!Contains(family.model_types, model_type)) continue;
+    auto spec = family.parse(reader);
+    if (!spec.ok()) {
+      const bool named = spec.status().message().starts_with(config_path.string());
+      return named ? spec.status() : spec.status().WithContext(config_path.string());
+    }
+    files.spec = *std::move(spec);
+    return files;
+  }
+  return Unsupported("{}: model_type \"{}\" is not known; known are: {}", config_path.string(), model_type,
+                     KnownNames(false));
+}
+
+bool IsGguf(const fs::path& file) {
+  auto mapped = MappedFile::Open(file);
+  if (!mapped.ok()) return false;
+  const auto bytes = (*mapped)->bytes();
+  return bytes.size() >= 4 && std::string_view(reinterpret_cast<const char*>(bytes.data()), 4) == "GGUF";
+}
+
+}  // namespace
+
+Result<ModelFiles> OpenModelFiles(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found) {
+    return NotFound("{}: no such model; give a Hugging Face folder, a .safetensors or a .gguf file", path.string());
+  }
+  if (status.type() == fs::file_type::directory) {
+    // A folder of one GGUF model and no config is most likely meant.
+    if (!fs::exists(path / "config.json", error)) {
+      std::vector<fs::path> ggufs;
+      for (const auto& entry : fs::directory_iterator(path, error)) {
+        if (entry.path().extension() == ".gguf") ggufs.push_back(entry.path());
+      }
+      if (ggufs.size() == 1) return OpenGgufModel(ggufs[0]);
+      if (ggufs.size() > 1) {
+        return InvalidArgument("{}: holds {} .gguf files; name one of them", path.string(), ggufs.size());
+      }
+    }
+    return OpenSafetensorsModel(path, path, false);
+  }
+  const std::string extension = path.extension().string();
+  if (IsPackedFile(path)) {
+    ASSIGN_OR_RETURN(const std::string name, PackedModelName(path));
+    return OpenModelFiles(name == "." ? path.parent_path() : path.parent_path() / name);
+  }
+  if (extension == ".gguf" || IsGguf(path)) return OpenGgufModel(path);
+  return OpenSafetensorsModel(path, path.parent_path(), true);
+}
+
+MemoryPlan PlanMemory(const DecoderSpec& spec, DType dtype, KvType kv_type) {
+  MemoryPlan plan;
+  plan.parameters = ParameterCount(spec);
+  plan.weight_bytes = plan.parameters * (IsFloat16Bit(dtype) ? 2 : 4);
+  std::vector<KvLayerShape> shapes;
+  shapes.reserve(spec.layers.size());
+  for (const LayerSpec& layer : spec.layers) {
+    shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
+  }
+  plan.kv_bytes_per_token = KvBytesPerToken(shapes, kv_type);
+  return plan;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,313 @@
+// Slots → packed bytes, in stripes on all threads.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+
+#include "base/checked.h"
+#include "model/weights.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int64_t kStripeBytes = int64_t{16} << 20;
+
+/// Where row `r` of a list of segments lies.
+PackSource LocateRow(const std::vector<RowSegment>& segments, int64_t r, const RowSegment** found) {
+  for (const RowSegment& s : segments) {
+    if (r >= s.count) {
+      r -= s.count;
+      continue;
+    }
+    *found = &s;
+    const RawTensor& t = *s.tensor;
+    const int64_t row = s.first + r * s.step;
+    const std::vector<int64_t>& shape = t.shape;
+    const int64_t inner = shape.size() <= 1 ? 1 : shape.back();
+    if (s.transposed) {
+      return {t.data + (s.slice_offset + row) * DTypeBlockBytes(t.dtype), inner, t.dtype};
+    }
+    const int64_t blocks = (s.slice_offset + row * inner) / DTypeBlockSize(t.dtype);
+    return {t.data + blocks * DTypeBlockBytes(t.dtype), 1, t.dtype};
+  }
+  *found = nullptr;
+  return {};
+}
+
+int64_t RowsOf(const std::vector<RowSegment>& segments) {
+  int64_t total = 0;
+  for (const RowSegment& s : segments) total += s.count;
+  return total;
+}
+
+/// Whether any element is NaN or infinite: all exponent bits set.
+bool HasNonFinite(const std::byte* data, int64_t bytes, WeightFormat format) {
+  if (format == WeightFormat::kF32) {
+    const auto* words = reinterpret_cast<const uint32_t*>(data);
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < bytes / 4; ++i) bad |= static_cast<uint32_t>((words[i] & 0x7f800000u) == 0x7f800000u);
+    return bad != 0;
+  }
+  const auto* words = reinterpret_cast<const uint16_t*>(data);
+  const uint16_t mask = format == WeightFormat::kBF16 ? 0x7f80u : 0x7c00u;
+  uint16_t bad = 0;
+  for (int64_t i = 0; i < bytes / 2; ++i) bad = static_cast<uint16_t>(bad | ((words[i] & mask) == mask ? 1u : 0u));
+  return bad != 0;
+}
+
+/// Divides each row by its length, in place (Baichuan 2's head); rows: [16, cols] fp32.
+void NormalizeRow(float* row, int64_t cols) {
+  double sum = 0.0;
+  for (int64_t k = 0; k < cols; ++k) sum += static_cast<double>(row[k]) * row[k];
+  const double length = std::max(std::sqrt(sum), 1e-12);
+  for (int64_t k = 0; k < cols; ++k) row[k] = static_cast<float>(row[k] / length);
+}
+
+/// A part of one slot: panels [first, first + count), or a whole vector.
+struct Job {
+  const WeightSlot* slot;
+  int64_t first_panel;
+  int64_t panels;
+  int64_t bytes;
+};
+
+class Packer {
+ public:
+  explicit Packer(std::byte* data) : data_(data) {}
+
+  /// The first row of the job that is not finite is an error naming its tensor.
+  Status Run(const Job& job) {
+    const WeightSlot& slot = *job.slot;
+    if (slot.vector) return FillVector(slot);
+    const PackedWeight shape{.format = slot.format, .rows = slot.rows, .cols = slot.cols};
+    for (int64_t p = job.first_panel; p < job.first_panel + job.panels; ++p) {
+      std::byte* out = data_ + slot.offset + p * shape.panel_bytes();
+      PackOne(slot, p, out);
+      if (HasNonFinite(out, shape.panel_bytes(), slot.format)) {
+        const RawTensor& tensor = NonFiniteTensor(slot, p, out);
+        return InvalidData(
+            "tensor \"{}\" holds NaN or infinity (or a value beyond {}'s range); the checkpoint is "
+            "damaged or needs a wider --dtype",
+            tensor.name, slot.format == WeightFormat::kF16 ? "f16" : "its type");
+      }
+    }
+    GiveBack(slot, job);
+    return OkStatus();
+  }
+
+ private:
+  /// The rows that a panel is made of begin at FirstRow in SegmentsOf.
+  static const std::vector<RowSegment>& SegmentsOf(const WeightSlot& slot, int64_t panel) {
+    return slot.gated && panel % 2 == 0 ? slot.gate_segments : slot.segments;
+  }
+  static int64_t FirstRow(const WeightSlot& slot, int64_t panel) {
+    return (slot.gated ? panel / 2 : panel) * kPanelRows;
+  }
+
+  /// The tensor of the first row of a packed panel that holds NaN or infinity. REQUIRES: there is one.
+  static const RawTensor& NonFiniteTensor(const WeightSlot& slot, int64_t panel, const std::byte* data) {
+    const PackedWeight view{.format = slot.format, .rows = kPanelRows, .cols = slot.cols, .data = data};
+    std::vector<float> row(static_cast<size_t>(slot.cols));
+    const RowSegment* segment = nullptr;
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      UnpackRow(view, r, row.data());
+      if (std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); })) continue;
+      LocateRow(SegmentsOf(slot, panel), FirstRow(slot, panel) + r, &segment);
+      break;
+    }
+    KVASIR_CHECK(segment != nullptr);
+    return *segment->tensor;
+  }
+
+  void PackOne(const WeightSlot& slot, int64_t panel, std::byte* out) {
+    const std::vector<RowSegment>& segments = SegmentsOf(slot, panel);
+    const int64_t first = FirstRow(slot, panel);
+    const int64_t total = slot.gated ? RowsOf(segments) : slot.rows;
+    const int64_t count = std::clamp<int64_t>(total - first, 0, kPanelRows);
+    PackSource rows[kPanelRows];
+    const RowSegment* segment = nullptr;
+    for (int64_t r = 0; r < count; ++r) rows[r] = LocateRow(segments, first + r, &segment);
+    if (!slot.normalize_rows) {
+      PackPanel({rows, static_cast<size_t>(count)}, slot.cols, slot.format, out);
+      return;
+    }
+    // Unpack to fp32, normalise, pack again.
+    scratch_.resize(static_cast<size_t>(kPanelRows * RoundUp(slot.cols, kWeightColAlign)));
+    row_.resize(static_cast<size_t>(kPanelRows * slot.cols));
+    PackPanel({rows, static_cast<size_t>(count)}, slot.cols, WeightFormat::kF32,
+              reinterpret_cast<std::byte*>(scratch_.data()));
+    const PackedWeight panel_view{.format = WeightFormat::kF32,
+                                  .rows = count,
+                                  .cols = slot.cols,
+                                  .data = reinterpret_cast<const std::byte*>(scratch_.data())};
+    for (int64_t r = 0; r < count; ++r) {
+      float* row = row_.data() + r * slot.cols;
+      UnpackRow(panel_view, r, row);
+      NormalizeRow(row, slot.cols);
+      rows[r] = {reinterpret_cast<const std::byte*>(row), 1, DType::kF32};
+    }
+    PackPanel({rows, static_cast<size_t>(count)}, slot.cols, slot.format, out);
+  }
+
+  /// Writes an fp32 vector: the rows of one column, one value each, as packing and unpacking a row of n columns.
+  Status FillVector(const WeightSlot& slot) {
+    auto* out = reinterpret_cast<float*>(data_ + slot.offset);
+    const auto fill = [&](const std::vector<RowSegment>& segments, int64_t first_value) -> Status {
+      const int64_t count = RowsOf(segments);
+      alignas(64) float panel[kPanelRows * kWeightColAlign];
+      for (int64_t r = 0; r < count; ++r) {
+        const RowSegment* segment = nullptr;
+        const PackSource source = LocateRow(segments, r, &segment);
+        PackPanel({&source, 1}, 1, WeightFormat::kF32, reinterpret_cast<std::byte*>(panel));
+        if (!std::isfinite(panel[0])) return InvalidData("tensor \"{}\" holds NaN or infinity", segment->tensor->name);
+        // In a gated bias the values alternate by panels of 16, as the rows do.
+        const int64_t at =
+            slot.gated ? (r / kPanelRows * 2) * kPanelRows + r % kPanelRows + first_value : r + first_value;
+        out[at] = panel[0];
+      }
+      return OkStatus();
+    };
+    if (slot.gated) RETURN_IF_ERROR(fill(slot.gate_segments, 0));
+    return fill(slot.segments, slot.gated ? kPanelRows : 0);
+  }
+
+  /// The mapped pages of contiguous rows that this job has read are not needed again.
+  static void GiveBack(const WeightSlot& slot, const Job& job) {
+    for (const auto* segments : {&slot.segments, &slot.gate_segments}) {
+      const int64_t panels = slot.gated ? job.panels / 2 : job.panels;
+      const int64_t first_panel = slot.gated ? job.first_panel / 2 : job.first_panel;
+      int64_t begin = first_panel * kPanelRows;
+      int64_t end = begin + panels * kPanelRows;
+      for (const RowSegment& s : *segments) {
+        const int64_t from = std::clamp<int64_t>(begin, 0, s.count);
+        const int64_t to = std::clamp<int64_t>(end, 0, s.count);
+        begin -= s.count;
+        end -= s.count;
+        if (from >= to || s.transposed || s.step != 1 || !s.tensor->file) continue;
+        const RowSegment* ignored = nullptr;
+        const std::vector<RowSegment> one = {s};
+        const PackSource first = LocateRow(one, from, &ignored);
+        const PackSource last = LocateRow(one, to - 1, &ignored);
+        s.tensor->file->GiveBack(first.data, static_cast<size_t>(last.data - first.data));
+      }
+    }
+  }
+
+  std::byte* data_;
+  std::vector<float> scratch_;
+  std::vector<float> row_;
+};
+
+std::vector<Job> CutIntoJobs(const WeightPlan& plan) {
+  std::vector<Job> jobs;
+  for (const WeightSlot& slot : plan.slots) {
+    if (slot.vector) {
+      jobs.push_back({&slot, 0, 0, slot.bytes});
+      continue;
+    }
+    const PackedWeight shape{.format = slot.format, .rows = slot.rows, .cols = slot.cols};
+    const int64_t panels = CeilDiv(slot.rows, kPanelRows);
+    // An even number, so that a gate panel and its up panel stay together.
+    const int64_t stripe = std::max<int64_t>(kStripeBytes / std::max<int64_t>(shape.panel_bytes(), 1) / 2 * 2, 2);
+    for (int64_t p = 0; p < panels; p += stripe) {
+      const int64_t count = std::min(stripe, panels - p);
+      jobs.push_back({&slot, p, count, count * shape.panel_bytes()});
+    }
+  }
+  return jobs;
+}
+
+}  // namespace
+
+Result<Buffer> PackWeights(const WeightPlan& plan, ThreadPool& pool,
+                           const std::function<void(int64_t, int64_t)>& progress) {
+  ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(plan.bytes, MemoryOwner::kWeights));
+  const std::vector<Job> jobs = CutIntoJobs(plan);
+  std::mutex mutex;
+  Status first_error;
+  std::atomic<bool> failed{false};
+  std::atomic<int64_t> done{0};
+  std::vector<Packer> packers(static_cast<size_t>(pool.size()), Packer(buffer.data()));
+  pool.ParallelFor(static_cast<int64_t>(jobs.size()), 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (failed.load(std::memory_order_relaxed)) return;
+      const Job& job = jobs[static_cast<size_t>(i)];
+      Status status = packers[static_cast<size_t>(worker)].Run(job);
+      const int64_t now = done.fetch_add(job.bytes) + job.bytes;
+      if (!status.ok()) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (first_error.ok()) first_error = std::move(status);
+        failed = true;
+      } else if (worker == 0 && progress) {
+        progress(now, plan.bytes);
+      }
+    }
+  });
+  if (!first_error.ok()) return first_error;
+  PlaceWeights(plan, buffer.data());
+  return buffer;
+}
+
+void PlaceWeights(const WeightPlan& plan, const std::byte* data) {
+  for (const WeightSlot& slot : plan.slots) {
+    if (slot.vector) {
+      *slot.vector = reinterpret_cast<const float*>(data + slot.offset);
+    } else {
+      *slot.matrix = {.format = slot.format, .rows = slot.rows, .cols = slot.cols, .data = data + slot.offset};
+    }
+  }
+}
+
+namespace {
+
+/// Two lanes of multiply-and-mix; not cryptographic, but it changes with any byte.
+class Hasher {
+ public:
+  void Add(const void* data, size_t size) {
+    const auto* bytes = static_cast<const unsigned char*>(data);
+    while (size > 0) {
+      uint64_t word = 0;
+      const size_t n = std::min<size_t>(size, 8);
+      std::memcpy(&word, bytes, n);
+      Mix(word ^ (static_cast<uint64_t>(n) << 56));
+      bytes += n;
+      size -= n;
+    }
+  }
+  void Add(std::string_view text) {
+    Mix(text.size());
+    Add(text.data(), text.size());
+  }
+  std::string Hex() const { return fmt::format("{:016x}{:016x}", a_, b_); }
+
+ private:
+  void Mix(uint64_t word) {
+    a_ = (a_ ^ word) * 0x9E3779B97F4A7C15ull;
+    a_ ^= a_ >> 32;
+    b_ = (b_ + word) * 0xC2B2AE3D27D4EB4Full;
+    b_ ^= b_ >> 29;
+  }
+  uint64_t a_ = 0x243F6A8885A308D3ull;
+  uint64_t b_ = 0x13198A2E03707344ull;
+};
+
+}  // namespace
+
+std::string FingerprintModel(const DecoderSpec& spec, const TensorSource& source) {
+  constexpr int64_t kSample = 4096;
+  Hasher hasher;
+  hasher.Add(spec.family);
+  hasher.Add(fmt::format("{} {} {} {}", spec.vocab_size, spec.width, spec.layers.size(), spec.context));
+  for (const RawTensor& tensor : source.tensors()) {
+    hasher.Add(tensor.name);
+    hasher.Add(fmt::format("{} [{}]", DTypeName(tensor.dtype), fmt::join(tensor.shape, ",")));
+    for (const int64_t at : {int64_t{0}, tensor.bytes / 2, tensor.bytes - kSample}) {
+      const int64_t begin = std::clamp<int64_t>(at, 0, std::max<int64_t>(tensor.bytes - kSample, 0));
+      hasher.Add(tensor.data + begin, static_cast<size_t>(std::min(kSample, tensor.bytes)));
+    }
+  }
+  return hasher.Hex();
+}
+
+}  // namespace kvasir
