@@ -1,0 +1,246 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "engine/generation.h"
+#include "engine/generation_config.h"
+#include "engine/step_runner.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int64_t kUnknownContext = 2048;               // when a model does not say what it was trained on
+constexpr int64_t kMemoryReserve = int64_t{256} << 20;  // left for activations and others
+constexpr int64_t kLogitRows = 64;
+
+int64_t TrainedContext(const DecoderSpec& spec) { return spec.context > 0 ? spec.context : kUnknownContext; }
+
+/// The most positions a model can take at all; 0: no bound.
+int64_t HardContextLimit(const DecoderSpec& spec) {
+  const auto* learned = std::get_if<LearnedPosition>(&spec.position);
+  return learned ? learned->rows - learned->offset : 0;
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  EngineOptions options;
+  std::unique_ptr<ThreadPool> pool;
+  Arena arena;
+  ExecContext ctx;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  GenerationDefaults defaults;
+  KvType kv_type = KvType::kBF16;
+  int64_t context = 0;
+  std::string context_note;
+  std::unique_ptr<KvCache> cache;
+  std::optional<StepRunner> runner;
+  KeptSequence kept;
+  double load_ms = 0;
+
+  Status ChooseContext();
+  Status CheckRequest(const GenerationRequest& request) const;
+};
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+Status Engine::Impl::ChooseContext() {
+  const DecoderSpec& spec = model->spec();
+  const int64_t hard = HardContextLimit(spec);
+  const int64_t trained = TrainedContext(spec);
+  const int64_t per_token = std::max<int64_t>(KvBytesPerToken(model->kv_shapes(), kv_type), 1);
+  // One sequence must fit in full; further ones share its prompt and are refused when memory runs out.
+  const int64_t fits = std::max<int64_t>(AvailableMemory() - kMemoryReserve, 0) / per_token;
+  context = options.context;
+  if (context == 0) {
+    context = hard > 0 ? std::min(trained, hard) : trained;
+    if (fits < context) {
+      context = fits;
+      context_note = fmt::format("context {} of {} tokens: that is what fits into {:.1f} GB of free memory", context,
+                                 trained, static_cast<double>(AvailableMemory()) / 1e9);
+    }
+  } else if (hard > 0 && context > hard) {
+    return InvalidArgument("-c {} is beyond the model's {} learned positions", context, hard);
+  } else if (fits < context) {
+    return ResourceExhausted("-c {} needs {:.1f} GB of KV cache, {:.1f} GB are free; use a smaller -c", context,
+                             static_cast<double>(context * per_token) / 1e9,
+                             static_cast<double>(AvailableMemory()) / 1e9);
+  } else if (context > trained) {
+    context_note = fmt::format("context {} is beyond the {} tokens the model was trained on", context, trained);
+  }
+  if (context < 1) return ResourceExhausted("no memory is left for a KV cache of even one token");
+  return OkStatus();
+}
+
+Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  if (options.threads < 0 || options.threads > 1024) {
+    return InvalidArgument("{} threads; give 1 to 1024, or 0 for all processors", options.threads);
+  }
+  if (options.context < 0 || options.prefill_chunk < 1 || options.prefill_chunk > 65'536 || options.max_sequences < 1 ||
+      options.max_sequences > 4096) {
+    return InvalidArgument("context {}, batch {} or sequences {} are out of range", options.context,
+                           options.prefill_chunk, options.max_sequences);
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->options = options;
+  impl->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : AvailableProcessors());
+  impl->ctx.pool = impl->pool.get();
+  impl->ctx.scratch = &impl->arena;
+  ASSIGN_OR_RETURN(impl->ctx.kernels, SelectKernelSet());
+
+  // The tokenizer first: it is small, and wrong files should be found before gigabytes are packed.
+  ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(options.model));
+  if (options.load_tokenizer) {
+    auto tokenizer = files.gguf ? LoadTokenizer(*files.gguf) : LoadTokenizer(files.folder);
+    if (tokenizer.ok()) {
+      impl->tokenizer = *std::move(tokenizer);
+    } else if (tokenizer.status().code() == StatusCode::kNotFound) {
+      LogInfo("{}", tokenizer.status().message());
+    } else {
+      return tokenizer.status();
+    }
+  }
+  ASSIGN_OR_RETURN(impl->defaults, LoadGenerationDefaults(files.folder, files.spec, impl->tokenizer.get()));
+  // A model that asks for beam search by itself needs room for its beams.
+  impl->options.max_sequences = std::max<int64_t>(options.max_sequences, impl->defaults.beams.num_beams);
+  ASSIGN_OR_RETURN(impl->model,
+                   Model::Load(options.model, {.dtype = options.dtype, .progress = options.progress}, *impl->pool));
+  impl->kv_type = options.kv_type.value_or(impl->model->dtype() == DType::kF32 ? KvType::kF32 : KvType::kBF16);
+  RETURN_IF_ERROR(impl->ChooseContext());
+  ASSIGN_OR_RETURN(impl->cache,
+                   MakeKvCache(options.cache == CacheMode::kStatic ? CacheKind::kStatic : CacheKind::kDynamic,
+                               {.layers = impl->model->kv_shapes(),
+                                .type = impl->kv_type,
+                                .max_tokens = impl->context,
+                                .max_sequences = impl->options.max_sequences}));
+  impl->runner.emplace(*impl->model, *impl->cache, impl->ctx, options.prefill_chunk, options.plain_attention);
+  impl->load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+}
+
+const Model& Engine::model() const { return *impl_->model; }
+const Tokenizer* Engine::tokenizer() const { return impl_->tokenizer.get(); }
+const GenerationDefaults& Engine::defaults() const { return impl_->defaults; }
+int64_t Engine::context() const { return impl_->context; }
+const std::string& Engine::context_note() const { return impl_->context_note; }
+double Engine::load_ms() const { return impl_->load_ms; }
+const EngineOptions& Engine::options() const { return impl_->options; }
+int Engine::threads() const { return impl_->pool->size(); }
+ExecContext& Engine::exec() { return impl_->ctx; }
+
+Result<const ChatTemplate*> Engine::chat_template() {
+  if (!impl_->chat_template) {
+    if (!impl_->tokenizer || impl_->tokenizer->chat_template().empty()) {
+      return NotFound("{}: the model comes without a chat template", impl_->options.model.string());
+    }
+    ASSIGN_OR_RETURN(impl_->chat_template, ChatTemplate::Compile(impl_->tokenizer->chat_template()));
+  }
+  return &*impl_->chat_template;
+}
+
+MemoryReport Engine::Memory() const {
+  return {.weights = impl_->model->weight_bytes(),
+          .kv_cache = GetMemoryUse(MemoryOwner::kKvCache).peak,
+          .activation_peak = GetMemoryUse(MemoryOwner::kActivations).peak,
+          .process_peak = PeakResidentMemory()};
+}
+
+Status Engine::Impl::CheckRequest(const GenerationRequest& request) const {
+  const int32_t vocab = model->spec().vocab_size;
+  if (request.prompt.empty()) {
+    return InvalidArgument("the prompt has no tokens; give some text (the model has no BOS token to begin with)");
+  }
+  for (TokenId id : request.prompt) {
+    if (id < 0 || id >= vocab)
+      return InvalidArgument("the prompt's token id {} is outside the vocabulary of {}", id, vocab);
+  }
+  const int64_t length = static_cast<int64_t>(request.prompt.size());
+  if (length >= context) {
+    return InvalidArgument(
+        "the prompt has {} tokens, the context holds {} and needs room for an answer; shorten the "
+        "prompt or raise -c",
+        length, context);
+  }
+  if (request.max_new_tokens < 1)
+    return InvalidArgument("-n {}: at least 1 new token is needed", request.max_new_tokens);
+  RETURN_IF_ERROR(request.sampling.Validate(vocab));
+  const int64_t wanted = std::max<int64_t>(request.n, request.beams.num_beams);
+  if (request.n < 1 || request.beams.num_beams < 1 || wanted > options.max_sequences) {
+    return InvalidArgument("{} sequences at once; at least 1 and at most {} are possible", wanted,
+                           options.max_sequences);
+  }
+  if (request.beams.num_return < 1 || request.beams.num_return > std::max(request.beams.num_beams, 1)) {
+    return InvalidArgument("{} sequences cannot be returned from {} beams", request.beams.num_return,
+                           request.beams.num_beams);
+  }
+  if (!std::isfinite(request.beams.length_penalty)) return InvalidArgument("the length penalty is not a number");
+  for (const std::string& stop : request.stop) {
+    if (stop.empty()) return InvalidArgument("a stop string is empty");
+  }
+  if (request.keep && wanted > 1) return InvalidArgument("only a single sequence can be kept for reuse");
+  return OkStatus();
+}
+
+Result<GenerationOutput> Engine::Generate(const GenerationRequest& request, const TextCallback& on_text) {
+  RETURN_IF_ERROR(impl_->CheckRequest(request));
+  const GenerationContext context{.runner = *impl_->runner,
+                                  .cache = *impl_->cache,
+                                  .cache_mode = impl_->options.cache,
+                                  .context = impl_->context,
+                                  .tokenizer = impl_->tokenizer.get(),
+                                  .eos = impl_->defaults.eos,
+                                  .kept = impl_->kept};
+  auto output = request.beams.num_beams > 1 ? GenerateBeams(context, request, on_text)
+                                            : GenerateSamples(context, request, on_text);
+  if (!output.ok()) return output.status();
+  output->timings.load_ms = impl_->load_ms;
+  output->memory = Memory();
+  return output;
+}
+
+void Engine::DropKept() {
+  if (impl_->kept.seq) impl_->cache->Release(*impl_->kept.seq);
+  impl_->kept = {};
+}
+
+Status Engine::ForEachLogits(std::span<const TokenId> tokens, bool all,
+                             const std::function<Status(int64_t, MatView<const float>)>& consume) {
+  if (tokens.empty()) return InvalidArgument("there are no tokens to run");
+  if (static_cast<int64_t>(tokens.size()) > impl_->context) {
+    return InvalidArgument("{} tokens; the context holds {}", tokens.size(), impl_->context);
+  }
+  DropKept();
+  ASSIGN_OR_RETURN(const SeqId seq, impl_->cache->Create());
+  const StepInput input{.seq = seq, .tokens = tokens, .planned_length = static_cast<int64_t>(tokens.size())};
+  const auto run = [&]() -> Status {
+    if (!all) {
+      ASSIGN_OR_RETURN(const MatView<float> logits, impl_->runner->Run({&input, 1}));
+      return consume(static_cast<int64_t>(tokens.size()) - 1, logits);
+    }
+    const int64_t vocab = impl_->model->spec().vocab_size;
+    Arena arena;
+    ASSIGN_OR_RETURN(float* data, arena.Allocate<float>(kLogitRows * vocab));
+    return impl_->runner->RunAll(input, [&](int64_t first, MatView<const float> hidden) -> Status {
+      for (int64_t at = 0; at < hidden.rows; at += kLogitRows) {
+        const int64_t count = std::min(kLogitRows, hidden.rows - at);
+        const MatView<float> logits(data, count, vocab);
+        RETURN_IF_ERROR(impl_->model->Logits(impl_->ctx, hidden.Rows(at, count), logits));
+        RETURN_IF_ERROR(consume(first + at, logits));
+      }
+      return OkStatus();
+    });
+  };
+  Status status = run();
+  impl_->cache->Release(seq);
+  return status;
+}
+
+}  // namespace kvasir

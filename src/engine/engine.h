@@ -1,0 +1,133 @@
+// The engine: a model, its tokenizer and its cache behind one call that turns requests into text.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "decode/beam_search.h"
+#include "decode/sampling.h"
+#include "decode/stop.h"
+#include "kernels/exec.h"
+#include "kv/cache.h"
+#include "model/model.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace kvasir {
+
+enum class CacheMode { kNone, kDynamic, kStatic };  // K1, K2, K3
+
+struct EngineOptions {
+  std::filesystem::path model;
+  std::optional<DType> dtype;     // unset: the checkpoint's own
+  std::optional<KvType> kv_type;  // unset: f32 for fp32 weights, else bf16
+  int threads = 0;                // 0: AvailableProcessors()
+  int64_t context = 0;            // 0: the trained length, or what fits into memory if that is less
+  CacheMode cache = CacheMode::kDynamic;
+  bool plain_attention = false;                    // A1
+  int64_t prefill_chunk = 512;                     // tokens of a prompt run at once (-b)
+  int64_t max_sequences = 8;                       // beams or samples alive at once
+  bool load_tokenizer = true;                      // a missing tokenizer is then no error, but text cannot be used
+  std::function<void(int64_t, int64_t)> progress;  // bytes packed, bytes in all
+};
+
+/// Defaults of generation_config.json (or GGUF), where the file gives them; else greedy.
+struct GenerationDefaults {
+  SamplingParams sampling;
+  BeamParams beams;
+  std::optional<int32_t> max_new_tokens;
+  std::vector<TokenId> eos;  // all ids that end a text: generation_config, else config, else tokenizer
+};
+
+struct GenerationRequest {
+  std::vector<TokenId> prompt;
+  SamplingParams sampling;
+  int32_t max_new_tokens = 128;
+  std::vector<std::string> stop;  // stop strings; the text ends before them
+  int32_t n = 1;                  // samples from one prompt, sharing its cache
+  BeamParams beams;               // num_beams > 1: beam search; n is then beams.num_return
+  /// Keep the sequence for the next request, which reuses the common prefix (K5). REQUIRES: n == 1, no beams.
+  bool keep = false;
+  bool skip_special = true;  // special tokens are left out of the text
+};
+
+struct GeneratedSample {
+  std::string text;
+  std::vector<TokenId> token_ids;
+  std::vector<float> logprobs;
+  FinishReason finish = FinishReason::kNone;
+  float score = 0.0f;  // beam search: the hypothesis' score
+};
+
+struct Timings {
+  double load_ms = 0;
+  double prefill_ms = 0;
+  double decode_ms = 0;
+  int64_t prefill_tokens = 0;  // run through the model
+  int64_t cached_tokens = 0;   // of the prompt, found in the cache
+  int64_t decode_tokens = 0;   // generated after the first one of each sample
+};
+
+struct MemoryReport {
+  int64_t weights = 0;
+  int64_t kv_cache = 0;  // peak
+  int64_t activation_peak = 0;
+  int64_t process_peak = 0;
+};
+
+struct GenerationOutput {
+  std::vector<GeneratedSample> samples;
+  Timings timings;
+  MemoryReport memory;
+};
+
+/// Called with new text of sample `index` (never a part of a UTF-8 character, never part of a stop string). Returning
+/// false cancels the request. `token` is the newest id. Beam search calls it once per hypothesis, at the end.
+using TextCallback = std::function<bool(int32_t index, std::string_view text, TokenId token)>;
+
+/// Not thread-safe: one call at a time.
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> Load(const EngineOptions& options);
+  ~Engine();
+
+  const Model& model() const;
+  const Tokenizer* tokenizer() const;  // null when there is none
+  const GenerationDefaults& defaults() const;
+  /// The model's chat template, compiled at first use; NotFound when it has none.
+  Result<const ChatTemplate*> chat_template();
+  int64_t context() const;  // tokens that one sequence may hold
+  /// One line saying how the context was chosen, when it was not given and had to be less than the trained length.
+  const std::string& context_note() const;
+  double load_ms() const;
+  MemoryReport Memory() const;
+  const EngineOptions& options() const;
+  int threads() const;
+  ExecContext& exec();  // for bench: counters, kernel set
+
+  /// Checks the request, then generates. Errors: empty prompt, ids out of range, prompt longer than the context,
+  /// sampling parameters out of range, NaN logits, no memory.
+  Result<GenerationOutput> Generate(const GenerationRequest& request, const TextCallback& on_text = {});
+
+  /// Logits after every token of `tokens` (or only the last): consume(first_row, logits) is called with consecutive
+  /// rows, at most 64 at a time, [rows, vocab] fp32.
+  Status ForEachLogits(std::span<const TokenId> tokens, bool all,
+                       const std::function<Status(int64_t first_row, MatView<const float> logits)>& consume);
+
+  /// Forgets the sequence kept for reuse.
+  void DropKept();
+
+ private:
+  struct Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,220 @@
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+namespace kvasir {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::vector<TokenId> kPrompt = {5, 17, 99, 3, 42, 77, 8, 120, 64, 31, 2, 90};
+
+EngineOptions Options(CacheMode cache = CacheMode::kDynamic, int threads = 2) {
+  EngineOptions options;
+  options.model = std::string(KVASIR_FIXTURES) + "/models/llama";
+  options.load_tokenizer = false;
+  options.cache = cache;
+  options.threads = threads;
+  return options;
+}
+
+std::unique_ptr<Engine> LoadOrDie(const EngineOptions& options) {
+  auto engine = Engine::Load(options);
+  EXPECT_TRUE(engine.ok()) << engine.status().message();
+  return *std::move(engine);
+}
+
+GenerationRequest Request(int32_t n_tokens = 20) {
+  GenerationRequest request;
+  request.prompt = kPrompt;
+  request.max_new_tokens = n_tokens;
+  request.sampling.ignore_eos = true;
+  return request;
+}
+
+std::vector<TokenId> Ids(Engine& engine, const GenerationRequest& request) {
+  auto output = engine.Generate(request);
+  EXPECT_TRUE(output.ok()) << output.status().message();
+  return output.ok() ? output->samples[0].token_ids : std::vector<TokenId>();
+}
+
+TEST(Engine, GreedyTextIsTheSameForEveryCacheChunkAndThreadCount) {
+  const std::vector<TokenId> expected = Ids(*LoadOrDie(Options()), Request());
+  ASSERT_EQ(expected.size(), 20u);
+  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+    for (int threads : {1, 3}) {
+      for (int64_t chunk : {1, 5, 512}) {
+        EngineOptions options = Options(cache, threads);
+        options.prefill_chunk = chunk;
+        EXPECT_EQ(Ids(*LoadOrDie(options), Request()), expected);
+      }
+    }
+  }
+}
+
+TEST(Engine, LogitsDoNotDependOnChunksOrThreads) {
+  const auto logits_of = [](int64_t chunk, int threads) {
+    EngineOptions options = Options(CacheMode::kDynamic, threads);
+    options.prefill_chunk = chunk;
+    std::vector<float> all;
+    const Status status = LoadOrDie(options)->ForEachLogits(kPrompt, true, [&](int64_t, MatView<const float> logits) {
+      all.insert(all.end(), logits.data, logits.data + logits.rows * logits.cols);
+      return OkStatus();
+    });
+    EXPECT_TRUE(status.ok());
+    return all;
+  };
+  const std::vector<float> expected = logits_of(512, 1);
+  EXPECT_EQ(logits_of(1, 2), expected);  // to the bit
+  EXPECT_EQ(logits_of(5, 3), expected);
+}
+
+TEST(Engine, SamplingIsRepeatableAndSamplesDiffer) {
+  GenerationRequest request = Request();
+  request.sampling.temperature = 1.5f;
+  request.sampling.seed = 7;
+  request.n = 3;
+  const auto run = [&](int threads) {
+    auto output = LoadOrDie(Options(CacheMode::kDynamic, threads))->Generate(request);
+    EXPECT_TRUE(output.ok()) << output.status().message();
+    std::vector<std::vector<TokenId>> ids;
+    for (const GeneratedSample& sample : output->samples) ids.push_back(sample.token_ids);
+    return ids;
+  };
+  const auto first = run(1);
+  ASSERT_EQ(first.size(), 3u);
+  EXPECT_EQ(run(3), first);
+  EXPECT_NE(first[0], first[1]);
+  EXPECT_NE(first[1], first[2]);
+  // Sample 0 of three is the sample of one alone: company changes nothing.
+  request.n = 1;
+  EXPECT_EQ(run(2)[0], first[0]);
+}
+
+TEST(Engine, BeamSearchIsNoWorseThanGreedyAndSharesItsCache) {
+  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+    const auto engine = LoadOrDie(Options(cache));
+    GenerationRequest request = Request(8);
+    const auto greedy = engine->Generate(request);
+    ASSERT_TRUE(greedy.ok());
+    double greedy_score = 0.0;
+    for (float logprob : greedy->samples[0].logprobs) greedy_score += logprob;
+    request.beams = {.num_beams = 4, .num_return = 3};
+    const auto beams = engine->Generate(request);
+    ASSERT_TRUE(beams.ok()) << beams.status().message();
+    ASSERT_EQ(beams->samples.size(), 3u);
+    EXPECT_GE(beams->samples[0].score, greedy_score / 8 - 1e-5);
+    EXPECT_GE(beams->samples[0].score, beams->samples[1].score);
+    EXPECT_GE(beams->samples[1].score, beams->samples[2].score);
+  }
+}
+
+TEST(Engine, AKeptSequenceIsReusedAndChangesNothing) {
+  const auto engine = LoadOrDie(Options());
+  GenerationRequest first = Request(6);
+  first.keep = true;
+  auto output = engine->Generate(first);
+  ASSERT_TRUE(output.ok());
+  GenerationRequest second = first;
+  second.prompt.insert(second.prompt.end(), output->samples[0].token_ids.begin(), output->samples[0].token_ids.end());
+  second.prompt.push_back(11);
+  const auto reused = engine->Generate(second);
+  ASSERT_TRUE(reused.ok());
+  // All but the newest token of the first answer was in the cache.
+  EXPECT_EQ(reused->timings.cached_tokens, static_cast<int64_t>(kPrompt.size()) + 5);
+  EXPECT_EQ(reused->timings.prefill_tokens, 2);
+  EXPECT_EQ(reused->samples[0].token_ids, Ids(*LoadOrDie(Options()), second));
+  // An edited turn keeps the common prefix only.
+  GenerationRequest edited = second;
+  edited.prompt[4] = 1;
+  const auto other = engine->Generate(edited);
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(other->timings.cached_tokens, 4);
+  EXPECT_EQ(other->samples[0].token_ids, Ids(*LoadOrDie(Options()), edited));
+}
+
+TEST(Engine, EndsAtEosLengthAndContext) {
+  const auto engine = LoadOrDie(Options());
+  GenerationRequest request = Request(10);
+  const auto free_run = engine->Generate(request);
+  ASSERT_TRUE(free_run.ok());
+  EXPECT_EQ(free_run->samples[0].finish, FinishReason::kLength);
+  EngineOptions small = Options();
+  small.context = static_cast<int64_t>(kPrompt.size()) + 3;
+  const auto cut = LoadOrDie(small)->Generate(request);
+  ASSERT_TRUE(cut.ok());
+  EXPECT_EQ(cut->samples[0].token_ids.size(), 3u);
+  EXPECT_EQ(cut->samples[0].finish, FinishReason::kLength);
+  // Any token becomes the end when a bias forces it.
+  request.sampling.ignore_eos = false;
+  request.sampling.logit_bias[engine->defaults().eos.at(0)] = 1000.0f;
+  const auto ended = engine->Generate(request);
+  ASSERT_TRUE(ended.ok());
+  EXPECT_EQ(ended->samples[0].finish, FinishReason::kEos);
+  EXPECT_EQ(ended->samples[0].token_ids.size(), 1u);
+}
+
+TEST(Engine, CancellingEndsAtOnceAndLosesNothing) {
+  const auto engine = LoadOrDie(Options());
+  int tokens = 0;
+  const auto output = engine->Generate(Request(), [&](int32_t, std::string_view, TokenId) { return ++tokens < 4; });
+  ASSERT_TRUE(output.ok());
+  EXPECT_EQ(output->samples[0].finish, FinishReason::kCancelled);
+  EXPECT_EQ(output->samples[0].token_ids.size(), 4u);
+  EXPECT_EQ(Ids(*engine, Request()).size(), 20u);
+}
+
+TEST(Engine, BadRequestsAreNamed) {
+  const auto engine = LoadOrDie(Options());
+  const auto message = [&](auto change) {
+    GenerationRequest request = Request();
+    change(request);
+    const auto output = engine->Generate(request);
+    EXPECT_FALSE(output.ok());
+    return output.status().message();
+  };
+  EXPECT_THAT(message([](auto& r) { r.prompt.clear(); }), HasSubstr("no tokens"));
+  EXPECT_THAT(message([](auto& r) { r.prompt[2] = 131; }), HasSubstr("131"));
+  EXPECT_THAT(message([](auto& r) { r.prompt[2] = -1; }), HasSubstr("-1"));
+  EXPECT_THAT(message([](auto& r) { r.prompt.resize(100'000, 1); }), HasSubstr("100000 tokens"));
+  EXPECT_THAT(message([](auto& r) { r.max_new_tokens = 0; }), HasSubstr("-n 0"));
+  EXPECT_THAT(message([](auto& r) { r.n = 1000; }), HasSubstr("1000 sequences"));
+  EXPECT_THAT(message([](auto& r) { r.stop = {"x", ""}; }), HasSubstr("stop string"));
+  EXPECT_THAT(message([](auto& r) { r.beams = {.num_beams = 2, .num_return = 3}; }), HasSubstr("3"));
+  for (float bad : {-1.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    EXPECT_THAT(message([&](auto& r) { r.sampling.temperature = bad; }), HasSubstr("temp"));
+  }
+  EXPECT_THAT(message([](auto& r) { r.sampling.top_p = 0.0f; }), HasSubstr("top"));
+  // The engine still works.
+  EXPECT_EQ(Ids(*engine, Request()).size(), 20u);
+}
+
+TEST(Engine, BadOptionsAreNamed) {
+  EngineOptions options = Options();
+  options.model = "/nowhere/at/all";
+  EXPECT_THAT(Engine::Load(options).status().message(), HasSubstr("no such model"));
+  options = Options();
+  options.threads = -1;
+  EXPECT_THAT(Engine::Load(options).status().message(), HasSubstr("threads"));
+  options = Options();
+  options.context = int64_t{1} << 39;
+  EXPECT_EQ(Engine::Load(options).status().code(), StatusCode::kResourceExhausted);
+}
+
+TEST(Engine, MemoryIsCountedByOwner) {
+  const auto engine = LoadOrDie(Options());
+  const auto output = engine->Generate(Request());
+  ASSERT_TRUE(output.ok());
+  EXPECT_EQ(output->memory.weights, engine->model().weight_bytes());
+  EXPECT_GT(output->memory.kv_cache, 0);
+  EXPECT_GT(output->memory.activation_peak, 0);
+  EXPECT_GT(output->memory.process_peak, output->memory.weights);
+}
+
+}  // namespace
+}  // namespace kvasir

@@ -1,0 +1,337 @@
+#include "engine/generation.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+namespace kvasir {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double MillisecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+/// Releases its sequences when the request ends, however it ends.
+class SequenceSet {
+ public:
+  explicit SequenceSet(KvCache& cache) : cache_(cache) {}
+  ~SequenceSet() {
+    for (SeqId seq : sequences_) cache_.Release(seq);
+  }
+  SequenceSet(const SequenceSet&) = delete;
+  SequenceSet& operator=(const SequenceSet&) = delete;
+
+  Result<SeqId> Create() {
+    ASSIGN_OR_RETURN(const SeqId seq, cache_.Create());
+    sequences_.push_back(seq);
+    return seq;
+  }
+  Result<SeqId> Fork(SeqId from) {
+    ASSIGN_OR_RETURN(const SeqId seq, cache_.Fork(from));
+    sequences_.push_back(seq);
+    return seq;
+  }
+  void Adopt(SeqId seq) { sequences_.push_back(seq); }
+  void Disown(SeqId seq) { std::erase(sequences_, seq); }
+  void Release(SeqId seq) {
+    Disown(seq);
+    cache_.Release(seq);
+  }
+
+ private:
+  KvCache& cache_;
+  std::vector<SeqId> sequences_;
+};
+
+/// One sample on its way.
+struct Running {
+  SeqId seq;
+  Sampler sampler;
+  std::vector<TokenId> tokens;  // prompt and generated
+  std::optional<StreamDecoder> decoder;
+  StopStrings stop;
+  GeneratedSample result;
+
+  bool finished() const { return result.finish != FinishReason::kNone; }
+};
+
+bool IsEos(std::span<const TokenId> eos, TokenId id) { return std::find(eos.begin(), eos.end(), id) != eos.end(); }
+
+/// Adds decoded text to the sample, watching for stop strings, and shows it. False: the caller cancelled.
+bool ShowText(Running& sample, int32_t index, std::string_view text, TokenId token, const TextCallback& on_text) {
+  StopStrings::Output output = sample.stop.Push(text);
+  if (output.stopped) sample.result.finish = FinishReason::kStopString;
+  sample.result.text += output.text;
+  if (!on_text) return true;
+  return on_text(index, output.text, token);
+}
+
+/// Takes the chosen token into the sample and decides whether it goes on.
+Status TakeToken(const GenerationContext& context, const GenerationRequest& request, const SampledToken& token,
+                 int32_t index, const TextCallback& on_text, Running& sample) {
+  sample.sampler.Accept(token.id);
+  sample.tokens.push_back(token.id);
+  sample.result.token_ids.push_back(token.id);
+  sample.result.logprobs.push_back(token.logprob);
+  bool go_on = true;
+  if (sample.decoder) {
+    ASSIGN_OR_RETURN(const std::string text, sample.decoder->Push(token.id));
+    go_on = ShowText(sample, index, text, token.id, on_text);
+  } else if (on_text) {
+    go_on = on_text(index, {}, token.id);
+  }
+  if (sample.finished()) return OkStatus();
+  if (!request.sampling.ignore_eos && IsEos(context.eos, token.id)) {
+    sample.result.finish = FinishReason::kEos;
+  } else if (static_cast<int64_t>(sample.result.token_ids.size()) >= request.max_new_tokens ||
+             static_cast<int64_t>(sample.tokens.size()) >= context.context) {
+    sample.result.finish = FinishReason::kLength;
+  }
+  if (!go_on) sample.result.finish = FinishReason::kCancelled;
+  return OkStatus();
+}
+
+/// Text held back for a stop string or an incomplete character is shown when the sample ends otherwise.
+void FlushText(Running& sample, int32_t index, const TextCallback& on_text) {
+  if (!sample.decoder || sample.result.finish == FinishReason::kStopString) return;
+  StopStrings::Output output = sample.stop.Push(sample.decoder->Flush());
+  if (output.stopped) sample.result.finish = FinishReason::kStopString;
+  std::string rest = std::move(output.text);
+  if (!output.stopped) rest += sample.stop.Flush();
+  sample.result.text += rest;
+  if (on_text && !rest.empty()) on_text(index, rest, sample.tokens.back());
+}
+
+/// The prompt's sequence: the kept one cut back to the common prefix, or a new one.
+struct Admitted {
+  SeqId seq;
+  int64_t cached;  // prompt tokens already in the cache
+};
+
+Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest& request, SequenceSet& sequences) {
+  KeptSequence& kept = context.kept;
+  if (request.keep && kept.seq && context.cache_mode != CacheMode::kNone) {
+    size_t common = 0;
+    // The last prompt token is run again in any case: its logits are needed.
+    while (common + 1 < request.prompt.size() && common < kept.tokens.size() &&
+           kept.tokens[common] == request.prompt[common]) {
+      ++common;
+    }
+    const SeqId seq = *std::exchange(kept.seq, std::nullopt);
+    kept.tokens.clear();
+    sequences.Adopt(seq);
+    context.cache.Truncate(seq, static_cast<int64_t>(common));
+    return Admitted{seq, static_cast<int64_t>(common)};
+  }
+  if (kept.seq) {
+    context.cache.Release(*std::exchange(kept.seq, std::nullopt));
+    kept.tokens.clear();
+  }
+  ASSIGN_OR_RETURN(const SeqId seq, sequences.Create());
+  return Admitted{seq, 0};
+}
+
+int64_t PlannedLength(const GenerationContext& context, const GenerationRequest& request) {
+  return std::min(context.context, static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens);
+}
+
+/// Runs the newest token of each sequence (all tokens without a cache).
+Result<MatView<float>> RunNewest(const GenerationContext& context, int64_t planned_length, std::span<const SeqId> seqs,
+                                 std::span<const std::vector<TokenId>* const> tokens) {
+  std::vector<StepInput> inputs;
+  for (size_t i = 0; i < seqs.size(); ++i) {
+    std::span<const TokenId> fresh(*tokens[i]);
+    if (context.cache_mode == CacheMode::kNone) {
+      context.cache.Truncate(seqs[i], 0);
+    } else {
+      fresh = fresh.last(1);
+    }
+    inputs.push_back({.seq = seqs[i], .tokens = fresh, .planned_length = planned_length});
+  }
+  return context.runner.Run(inputs);
+}
+
+/// Keeps a finished request's sequence for the next one.
+void Keep(const GenerationContext& context, const Running& sample, SequenceSet& sequences) {
+  sequences.Disown(sample.seq);
+  context.kept.seq = sample.seq;
+  context.kept.tokens = sample.tokens;
+  // The newest token was chosen but not run.
+  context.kept.tokens.resize(static_cast<size_t>(context.cache.Length(sample.seq)));
+}
+
+}  // namespace
+
+Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const GenerationRequest& request,
+                                         const TextCallback& on_text) {
+  GenerationOutput output;
+  SequenceSet sequences(context.cache);
+  const int64_t planned = PlannedLength(context, request);
+
+  const Clock::time_point start = Clock::now();
+  ASSIGN_OR_RETURN(const Admitted admitted, Admit(context, request, sequences));
+  const StepInput prompt{.seq = admitted.seq,
+                         .tokens = std::span(request.prompt).subspan(static_cast<size_t>(admitted.cached)),
+                         .planned_length = planned};
+  ASSIGN_OR_RETURN(MatView<float> logits, context.runner.Run({&prompt, 1}));
+  output.timings.prefill_ms = MillisecondsSince(start);
+  output.timings.prefill_tokens = static_cast<int64_t>(prompt.tokens.size());
+  output.timings.cached_tokens = admitted.cached;
+
+  std::vector<Running> samples;
+  for (int32_t i = 0; i < request.n; ++i) {
+    SeqId seq = admitted.seq;
+    if (i > 0) {
+      ASSIGN_OR_RETURN(seq, sequences.Fork(admitted.seq));
+    }
+    samples.push_back({.seq = seq,
+                       .sampler = Sampler(request.sampling, request.prompt, context.eos, static_cast<uint64_t>(i)),
+                       .tokens = request.prompt,
+                       .decoder = std::nullopt,
+                       .stop = StopStrings(request.stop)});
+    if (context.tokenizer) {
+      samples.back().decoder.emplace(*context.tokenizer, DecodeOptions{.skip_special = request.skip_special});
+    }
+  }
+
+  const Clock::time_point decode_start = Clock::now();
+  std::vector<float> row(static_cast<size_t>(logits.cols));
+  std::vector<size_t> active(samples.size());
+  for (size_t i = 0; i < active.size(); ++i) active[i] = i;
+  bool first = true;
+  while (true) {
+    // Postprocess: every active sample chooses from its row (all share the prompt's row at first).
+    for (size_t a = 0; a < active.size(); ++a) {
+      Running& sample = samples[active[a]];
+      const float* source = logits.row(first ? 0 : static_cast<int64_t>(a));
+      std::copy_n(source, row.size(), row.data());
+      ASSIGN_OR_RETURN(const SampledToken token, sample.sampler.Sample(row));
+      const int32_t index = static_cast<int32_t>(active[a]);
+      RETURN_IF_ERROR(TakeToken(context, request, token, index, on_text, sample));
+      if (sample.finished()) FlushText(sample, index, on_text);
+    }
+    const bool cancelled = std::any_of(active.begin(), active.end(),
+                                       [&](size_t i) { return samples[i].result.finish == FinishReason::kCancelled; });
+    if (cancelled) {
+      for (Running& sample : samples) {
+        if (!sample.finished()) sample.result.finish = FinishReason::kCancelled;
+      }
+    }
+    std::erase_if(active, [&](size_t i) {
+      if (!samples[i].finished()) return false;
+      if (!request.keep) sequences.Release(samples[i].seq);
+      return true;
+    });
+    if (active.empty()) break;
+
+    // Schedule and run.
+    std::vector<SeqId> seqs;
+    std::vector<const std::vector<TokenId>*> tokens;
+    for (size_t i : active) {
+      seqs.push_back(samples[i].seq);
+      tokens.push_back(&samples[i].tokens);
+    }
+    ASSIGN_OR_RETURN(logits, RunNewest(context, planned, seqs, tokens));
+    output.timings.decode_tokens += static_cast<int64_t>(active.size());
+    first = false;
+  }
+  output.timings.decode_ms = MillisecondsSince(decode_start);
+  if (request.keep) Keep(context, samples[0], sequences);
+  for (Running& sample : samples) output.samples.push_back(std::move(sample.result));
+  return output;
+}
+
+namespace {
+
+/// The beams' sequences after a step: the first child of a parent takes the parent's sequence over, others fork it.
+Result<std::vector<SeqId>> MoveBeams(std::span<const BeamMove> moves, const std::vector<SeqId>& old,
+                                     SequenceSet& sequences) {
+  std::vector<int32_t> children(old.size(), 0);
+  for (const BeamMove& move : moves) ++children[static_cast<size_t>(move.parent)];
+  for (size_t i = 0; i < old.size(); ++i) {
+    if (children[i] == 0) sequences.Release(old[i]);
+  }
+  std::vector<SeqId> moved;
+  std::vector<bool> taken(old.size(), false);
+  for (const BeamMove& move : moves) {
+    const size_t parent = static_cast<size_t>(move.parent);
+    SeqId seq = old[parent];
+    if (taken[parent]) {
+      ASSIGN_OR_RETURN(seq, sequences.Fork(seq));
+    }
+    taken[parent] = true;
+    moved.push_back(seq);
+  }
+  return moved;
+}
+
+}  // namespace
+
+Result<GenerationOutput> GenerateBeams(const GenerationContext& context, const GenerationRequest& request,
+                                       const TextCallback& on_text) {
+  GenerationOutput output;
+  SequenceSet sequences(context.cache);
+  BeamParams params = request.beams;
+  const int64_t room = context.context - static_cast<int64_t>(request.prompt.size());
+  params.max_new_tokens = static_cast<int32_t>(std::min<int64_t>(request.max_new_tokens, room));
+  BeamSearch search(params, request.sampling, request.prompt, context.eos);
+  const int64_t planned = PlannedLength(context, request);
+
+  const Clock::time_point start = Clock::now();
+  ASSIGN_OR_RETURN(const Admitted admitted, Admit(context, request, sequences));
+  const StepInput prompt{.seq = admitted.seq, .tokens = request.prompt, .planned_length = planned};
+  ASSIGN_OR_RETURN(MatView<float> logits, context.runner.Run({&prompt, 1}));
+  output.timings.prefill_ms = MillisecondsSince(start);
+  output.timings.prefill_tokens = static_cast<int64_t>(prompt.tokens.size());
+
+  const Clock::time_point decode_start = Clock::now();
+  std::vector<SeqId> seqs = {admitted.seq};
+  std::vector<std::vector<TokenId>> tokens = {request.prompt};
+  for (int64_t step = 0; step < params.max_new_tokens; ++step) {
+    ASSIGN_OR_RETURN(const std::vector<BeamMove> moves,
+                     search.Step({logits.data, static_cast<size_t>(logits.rows * logits.cols)},
+                                 static_cast<int32_t>(logits.rows), static_cast<int32_t>(logits.cols)));
+    if (search.done() || moves.empty() || step + 1 == params.max_new_tokens) break;
+    ASSIGN_OR_RETURN(seqs, MoveBeams(moves, seqs, sequences));
+    std::vector<std::vector<TokenId>> moved;
+    for (const BeamMove& move : moves) {
+      moved.push_back(tokens[static_cast<size_t>(move.parent)]);
+      moved.back().push_back(move.token);
+    }
+    tokens = std::move(moved);
+    std::vector<const std::vector<TokenId>*> views;
+    views.reserve(tokens.size());
+    for (const auto& list : tokens) views.push_back(&list);
+    ASSIGN_OR_RETURN(logits, RunNewest(context, planned, seqs, views));
+    output.timings.decode_tokens += static_cast<int64_t>(seqs.size());
+  }
+  output.timings.decode_ms = MillisecondsSince(decode_start);
+
+  for (BeamHypothesis& hypothesis : search.Finish()) {
+    GeneratedSample sample{.token_ids = std::move(hypothesis.tokens), .score = hypothesis.score};
+    const bool ended = !sample.token_ids.empty() && IsEos(context.eos, sample.token_ids.back());
+    sample.finish = ended ? FinishReason::kEos : FinishReason::kLength;
+    if (context.tokenizer) {
+      ASSIGN_OR_RETURN(const std::string text,
+                       context.tokenizer->Decode(sample.token_ids, {.skip_special = request.skip_special}));
+      StopStrings stop(request.stop);
+      StopStrings::Output shown = stop.Push(text);
+      sample.text = std::move(shown.text);
+      if (shown.stopped) {
+        sample.finish = FinishReason::kStopString;
+      } else {
+        sample.text += stop.Flush();
+      }
+    }
+    if (on_text) {
+      const TokenId last = sample.token_ids.empty() ? 0 : sample.token_ids.back();
+      on_text(static_cast<int32_t>(output.samples.size()), sample.text, last);
+    }
+    output.samples.push_back(std::move(sample));
+  }
+  return output;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,94 @@
+#include "engine/step_runner.h"
+
+#include <algorithm>
+
+namespace kvasir {
+
+StepRunner::StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int64_t prefill_chunk,
+                       bool plain_attention)
+    : model_(model),
+      cache_(cache),
+      ctx_(ctx),
+      prefill_chunk_(std::max<int64_t>(prefill_chunk, 1)),
+      plain_attention_(plain_attention) {}
+
+Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> sequences, std::vector<int32_t> tokens,
+                                                std::vector<int32_t> output_rows) {
+  for (const ForwardSequence& sequence : sequences) {
+    if (!cache_.Reserve(sequence.seq, sequence.count)) {
+      return ResourceExhausted(
+          "the KV cache is full at {} tokens; use a smaller context, fewer sequences or a 16-bit "
+          "--kv-type",
+          cache_.Length(sequence.seq));
+    }
+  }
+  ForwardBatch batch;
+  batch.tokens = std::move(tokens);
+  batch.sequences = std::move(sequences);
+  batch.output_rows = std::move(output_rows);
+  batch.plain_attention = plain_attention_;
+  ctx_.scratch->Reset();
+  ASSIGN_OR_RETURN(MatView<float> hidden, model_.Forward(ctx_, batch, cache_));
+  for (const ForwardSequence& sequence : batch.sequences) cache_.Commit(sequence.seq, sequence.count);
+  return hidden;
+}
+
+Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs) {
+  const int64_t vocab = model_.spec().vocab_size;
+  logits_arena_.Reset();
+  ASSIGN_OR_RETURN(float* data, logits_arena_.Allocate<float>(static_cast<int64_t>(inputs.size()) * vocab));
+  const MatView<float> logits(data, static_cast<int64_t>(inputs.size()), vocab);
+
+  // Chunks are filled input after input; an input's last token asks for logits.
+  std::vector<ForwardSequence> sequences;
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> output_rows;
+  int64_t done_outputs = 0;
+  const auto flush = [&]() -> Status {
+    if (tokens.empty()) return OkStatus();
+    const int64_t outputs = static_cast<int64_t>(output_rows.size());
+    ASSIGN_OR_RETURN(const MatView<float> hidden, ForwardChunk(std::exchange(sequences, {}), std::exchange(tokens, {}),
+                                                               std::exchange(output_rows, {})));
+    if (outputs > 0) RETURN_IF_ERROR(model_.Logits(ctx_, hidden, logits.Rows(done_outputs, outputs)));
+    done_outputs += outputs;
+    return OkStatus();
+  };
+  for (const StepInput& input : inputs) {
+    if (input.tokens.empty()) return InvalidArgument("a sequence has no tokens to run");
+    size_t at = 0;
+    while (at < input.tokens.size()) {
+      const size_t room = static_cast<size_t>(prefill_chunk_) - tokens.size();
+      const size_t count = std::min(room, input.tokens.size() - at);
+      sequences.push_back({.seq = input.seq,
+                           .first_token = static_cast<int32_t>(tokens.size()),
+                           .count = static_cast<int32_t>(count),
+                           .planned_length = input.planned_length});
+      tokens.insert(tokens.end(), input.tokens.begin() + static_cast<ptrdiff_t>(at),
+                    input.tokens.begin() + static_cast<ptrdiff_t>(at + count));
+      at += count;
+      if (at == input.tokens.size()) output_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
+      if (tokens.size() == static_cast<size_t>(prefill_chunk_)) RETURN_IF_ERROR(flush());
+    }
+  }
+  RETURN_IF_ERROR(flush());
+  return logits;
+}
+
+Status StepRunner::RunAll(const StepInput& input, const std::function<Status(int64_t, MatView<const float>)>& consume) {
+  for (size_t at = 0; at < input.tokens.size();) {
+    const size_t count = std::min(static_cast<size_t>(prefill_chunk_), input.tokens.size() - at);
+    const auto chunk = input.tokens.subspan(at, count);
+    std::vector<int32_t> rows(count);
+    for (size_t i = 0; i < count; ++i) rows[i] = static_cast<int32_t>(i);
+    ASSIGN_OR_RETURN(const MatView<float> hidden, ForwardChunk({{.seq = input.seq,
+                                                                 .first_token = 0,
+                                                                 .count = static_cast<int32_t>(count),
+                                                                 .planned_length = input.planned_length}},
+                                                               {chunk.begin(), chunk.end()}, std::move(rows)));
+    RETURN_IF_ERROR(consume(static_cast<int64_t>(at), hidden));
+    at += count;
+  }
+  return OkStatus();
+}
+
+}  // namespace kvasir

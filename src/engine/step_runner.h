@@ -1,0 +1,52 @@
+// Runs tokens of several sequences through the model, whatever the cache mode.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/status.h"
+#include "engine/engine.h"
+#include "kernels/exec.h"
+#include "kv/cache.h"
+#include "model/model.h"
+
+namespace kvasir {
+
+/// New tokens of one sequence. With CacheMode::kNone they are the whole sequence.
+struct StepInput {
+  SeqId seq = 0;
+  std::span<const TokenId> tokens;
+  int64_t planned_length = 0;  // see ForwardSequence
+};
+
+/// Owns scratch memory and the logits of the last step. Not thread-safe.
+class StepRunner {
+ public:
+  /// All references outlive the runner. `prefill_chunk` bounds the tokens of one forward pass.
+  StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int64_t prefill_chunk, bool plain_attention);
+
+  /// Runs and commits the inputs. Returns logits after each input's last token: [inputs, vocab] fp32, valid until the
+  /// next call. A cache that is full is ResourceExhausted; nothing is lost then but the inputs of this call.
+  Result<MatView<float>> Run(std::span<const StepInput> inputs);
+
+  /// Hidden states after every token of one input, chunk by chunk: consume(index of the chunk's first token, hidden).
+  Status RunAll(const StepInput& input, const std::function<Status(int64_t, MatView<const float>)>& consume);
+
+  const Model& model() const { return model_; }
+  ExecContext& ctx() { return ctx_; }
+
+ private:
+  Result<MatView<float>> ForwardChunk(std::vector<ForwardSequence> sequences, std::vector<int32_t> tokens,
+                                      std::vector<int32_t> output_rows);
+
+  const Model& model_;
+  KvCache& cache_;
+  ExecContext& ctx_;
+  int64_t prefill_chunk_;
+  bool plain_attention_;
+  Arena logits_arena_;
+};
+
+}  // namespace kvasir
