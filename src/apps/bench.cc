@@ -1,0 +1,264 @@
+// kvasir bench: tokens per second, and what share of this machine's measured limits that is.
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+
+#include "apps/bench_run.h"
+#include "apps/model_flags.h"
+#include "apps/report.h"
+#include "apps/terminal.h"
+#include "apps/verb.h"
+#include "base/limits.h"
+
+namespace kvasir::apps {
+namespace {
+
+enum class Format { kTable, kJson, kMarkdown };
+
+struct Row {
+  BenchResult result;
+  LimitShare share;
+};
+
+Result<std::vector<int64_t>> ParseCounts(std::string_view text, int64_t min, int64_t max) {
+  std::vector<int64_t> values;
+  while (true) {
+    const size_t comma = std::min(text.find(','), text.size());
+    ASSIGN_OR_RETURN(const int64_t value, internal::ParseInt(text.substr(0, comma), min, max));
+    if (value > 0) values.push_back(value);
+    if (comma == text.size()) return values;
+    text.remove_prefix(comma + 1);
+  }
+}
+
+class BenchVerb final : public Verb {
+ public:
+  std::string_view name() const override { return "bench"; }
+  std::string_view summary() const override { return "Measure tokens per second and percent of the machine's limit."; }
+  std::string_view description() const override {
+    return "usage: kvasir bench [-m MODEL] [-p LIST] [-n LIST] [-b LIST] [-r N] [-o table|json|md]\n\n"
+           "pp512 runs a prompt of 512 tokens, tg128 generates 128 one after another, tg32@b16 takes 32 steps of 16\n"
+           "sequences. The limits are measured in this process, before and after: reading memory, and multiply-adds.\n"
+           "Percent of the limit counts the bytes really read and the operations really done, by the median run.\n";
+  }
+
+  void AddFlags(FlagTable& flags) override {
+    flags.Group("Tests");
+    flags.Text("-p,--n-prompt", "LIST", &prompts_, "Prompt lengths, separated by commas; 0: none.");
+    flags.Text("-n,--n-gen", "LIST", &steps_, "Numbers of generated tokens; 0: none.");
+    flags.Text("-b,--batches", "LIST", &batches_, "Sequences at once while generating.");
+    flags.Int("-d,--depth,--n-depth", "N", &depth_, 0, 1 << 20, "Tokens in the cache before a test begins.");
+    flags.Text("--tests", "LIST", &tests_, "Tests by name, such as pp512,tg32@b16; instead of -p, -n, -b and -d.");
+    flags.Int("-r,--repetitions", "N", &repetitions_, 1, 10000, "Runs of each test.");
+    flags.Switch("--limits", &limits_, "Measure the machine's limits.", "--no-limits");
+    flags.Group("Model");
+    model_.AddModel(flags);
+    flags.Positional("--model");
+    model_.AddThreads(flags);
+    model_.AddDType(flags);
+    model_.AddKvType(flags);
+    model_.AddAttention(flags);
+    flags.Choice("--cache", &cache_, {{"dynamic", CacheKind::kDynamic}, {"static", CacheKind::kStatic}},
+                 "KV cache: grow (K2) or allocate ahead (K3).");
+    flags.Int("--prefill-chunk,--ubatch-size", "N", &chunk_, 1, 65536, "Tokens of a prompt run at once.");
+    flags.Group("Output");
+    flags.Choice("-o,--output", &format_,
+                 {{"table", Format::kTable}, {"json", Format::kJson}, {"md", Format::kMarkdown}},
+                 "Form of the report.");
+    flags.Switch("--json", &json_, "The same as -o json.");
+    model_.AddVerbose(flags);
+  }
+
+  Status Run() override {
+    model_.ApplyVerbose();
+    if (json_) format_ = Format::kJson;
+    ASSIGN_OR_RETURN(const std::vector<BenchTest> tests, Tests());
+    ASSIGN_OR_RETURN(path_, FindModel(model_.model));
+    const EngineOptions options = model_.Options();
+    ThreadPool pool(options.threads > 0 ? options.threads : AvailableProcessors());
+    Arena arena;
+    ExecContext ctx{.pool = &pool, .scratch = &arena};
+    ASSIGN_OR_RETURN(ctx.kernels, SelectKernelSet());
+    // Wrong files are told of before seconds are spent on measuring.
+    RETURN_IF_ERROR(CheckFiles());
+
+    Ceilings ceilings;
+    if (limits_) {
+      ASSIGN_OR_RETURN(ceilings, Measure(pool, *ctx.kernels));
+    }
+    ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, LoadModel(options, pool));
+    std::vector<Row> rows;
+    RETURN_IF_ERROR(RunAll(tests, *model, ctx, rows));
+    if (limits_) {
+      ASSIGN_OR_RETURN(const Ceilings after, Measure(pool, *ctx.kernels));
+      ceilings = Best(ceilings, after);
+    }
+    for (Row& row : rows) row.share = ShareOfLimit(row.result, ceilings, model->dtype());
+    return format_ == Format::kJson ? PrintJson(rows, *model, ctx) : PrintTable(rows, *model, ctx, ceilings);
+  }
+
+ private:
+  Result<std::vector<BenchTest>> Tests() const {
+    std::vector<BenchTest> tests;
+    if (!tests_.empty()) {
+      std::string_view rest = tests_;
+      while (true) {
+        const size_t comma = std::min(rest.find(','), rest.size());
+        auto test = ParseBenchTest(rest.substr(0, comma));
+        if (!test.ok()) return test.status().WithContext("--tests");
+        tests.push_back(*test);
+        if (comma == rest.size()) return tests;
+        rest.remove_prefix(comma + 1);
+      }
+    }
+    const auto counts = [](std::string_view flag, const std::string& text, int64_t min,
+                           int64_t max) -> Result<std::vector<int64_t>> {
+      auto values = ParseCounts(text, min, max);
+      if (!values.ok()) return values.status().WithContext(flag);
+      return values;
+    };
+    ASSIGN_OR_RETURN(const auto prompts, counts("-p", prompts_, 0, 1 << 20));
+    ASSIGN_OR_RETURN(const auto steps, counts("-n", steps_, 0, 1 << 20));
+    ASSIGN_OR_RETURN(const auto batches, counts("-b", batches_, 1, 4096));
+    for (int64_t n : prompts) tests.push_back({.prefill = true, .tokens = n, .batch = 1, .depth = depth_});
+    for (int64_t n : steps) {
+      for (int64_t b : batches) tests.push_back({.prefill = false, .tokens = n, .batch = b, .depth = depth_});
+    }
+    if (tests.empty()) return InvalidArgument("no tests: -p and -n are both 0");
+    return tests;
+  }
+
+  Status CheckFiles() const {
+    const auto files = OpenModelFiles(path_);
+    return files.ok() ? OkStatus() : files.status();
+  }
+
+  static Result<Ceilings> Measure(ThreadPool& pool, const KernelSet& set) {
+    // 1 GiB is far beyond any cache; a small machine gives what it has.
+    CeilingOptions options;
+    options.buffer_bytes = std::min(options.buffer_bytes, AvailableMemory() / 4);
+    return MeasureCeilings(pool, set, options);
+  }
+
+  Result<std::unique_ptr<Model>> LoadModel(const EngineOptions& options, ThreadPool& pool) const {
+    Progress progress("loading", format_ != Format::kJson);
+    LoadOptions load;
+    load.dtype = options.dtype;
+    load.progress = [&](int64_t done, int64_t total) { progress.Update(done, total, HumanBytes(total)); };
+    return Model::Load(path_, load, pool);
+  }
+
+  KvType CacheType(const Model& model) const {
+    return model_.kv_type.value_or(model.dtype() == DType::kF32 ? KvType::kF32 : KvType::kBF16);
+  }
+
+  Status RunAll(const std::vector<BenchTest>& tests, const Model& model, ExecContext& ctx,
+                std::vector<Row>& rows) const {
+    Progress progress("bench", format_ != Format::kJson);
+    for (size_t i = 0; i < tests.size(); ++i) {
+      const BenchTest& test = tests[i];
+      progress.Update(static_cast<int64_t>(i), static_cast<int64_t>(tests.size()), test.Name());
+      const int64_t needed = KvBytesPerToken(model.kv_shapes(), CacheType(model)) * test.Length() * test.batch;
+      if (needed > AvailableMemory()) {
+        return ResourceExhausted("{}: its KV cache takes {}, {} are free", test.Name(), HumanBytes(needed),
+                                 HumanBytes(AvailableMemory()));
+      }
+      // A cache of its own for each test, as a program that does only this would have.
+      ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, MakeKvCache(cache_, {.layers = model.kv_shapes(),
+                                                                                  .type = CacheType(model),
+                                                                                  .max_tokens = test.Length(),
+                                                                                  .max_sequences = test.batch}));
+      StepRunner runner(model, *cache, ctx, std::max(chunk_, test.batch), model_.plain_attention);
+      ASSIGN_OR_RETURN(BenchResult result, RunBenchTest(test, repetitions_, model, *cache, runner));
+      rows.push_back({.result = std::move(result), .share = {}});
+    }
+    return OkStatus();
+  }
+
+  std::string ModelName() const {
+    const std::filesystem::path path = path_.has_filename() ? path_ : path_.parent_path();
+    return path.filename().string();
+  }
+
+  // The caches could hold a good part of such a model, so that percent of bandwidth says little.
+  static bool CacheSized(const Model& model) { return model.weight_bytes() < 10 * LastLevelCacheBytes(); }
+
+  Status PrintJson(const std::vector<Row>& rows, const Model& model, const ExecContext& ctx) const {
+    boost::json::array array;
+    for (const Row& row : rows) {
+      const BenchResult& result = row.result;
+      boost::json::object object{{"model", ModelName()},
+                                 {"type", DTypeName(model.dtype())},
+                                 {"threads", ctx.pool->size()},
+                                 {"kernels", KernelSetName(*ctx.kernels)},
+                                 {"test", result.test.Name()},
+                                 {"tok_s_mean", result.Mean()},
+                                 {"tok_s_sd", result.StandardDeviation()},
+                                 {"tok_s_median", result.Median()},
+                                 {"tok_s", boost::json::array(result.tok_s.begin(), result.tok_s.end())},
+                                 {"bytes_per_token", row.share.bytes_per_token},
+                                 {"flops_per_token", row.share.flops_per_token},
+                                 {"cache_sized", CacheSized(model)}};
+      if (limits_) {
+        object["limit"] = row.share.limit;
+        object["limit_value"] = row.share.value;
+        object["pct_of_limit"] = row.share.percent;
+      }
+      array.push_back(std::move(object));
+    }
+    return WriteStdout(boost::json::serialize(array) + "\n");
+  }
+
+  Status PrintTable(const std::vector<Row>& rows, const Model& model, const ExecContext& ctx,
+                    const Ceilings& ceilings) const {
+    const bool md = format_ == Format::kMarkdown;
+    const bool flagged = CacheSized(model);
+    std::string text;
+    const auto line = [&](auto... cells) {
+      text += md ? fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", cells...)
+                 : fmt::format("{:<28} {:>5} {:>7} {:>12} {:>20} {:>10}   {}\n", cells...);
+    };
+    line("model", "type", "threads", "test", "tok/s (mean ± sd)", "median", "of the limit");
+    if (md) line("---", "---", "--:", "---", "--:", "--:", "---");
+    for (const Row& row : rows) {
+      const BenchResult& result = row.result;
+      const std::string share = limits_ ? fmt::format("{:.1f} % of {}{}", row.share.percent, row.share.limit,
+                                                      flagged && row.share.limit == "bandwidth" ? " *" : "")
+                                        : std::string("not measured");
+      line(ModelName(), DTypeName(model.dtype()), ctx.pool->size(), result.test.Name(),
+           fmt::format("{:.2f} ± {:.2f}", result.Mean(), result.StandardDeviation()),
+           fmt::format("{:.2f}", result.Median()), share);
+    }
+    if (limits_) {
+      text +=
+          fmt::format("{}limits with {} threads ({}): reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s\n",
+                      md ? "\n" : "", ctx.pool->size(), KernelSetName(*ctx.kernels), ceilings.read_bytes_per_s / 1e9,
+                      ceilings.fp32_flops / 1e9, ceilings.bf16_flops / 1e9);
+    }
+    if (flagged) {
+      text += fmt::format(
+          "{}* the weights ({}) are under ten times the last-level cache ({}): percent of bandwidth says little\n",
+          md ? "\n" : "", HumanBytes(model.weight_bytes()), HumanBytes(LastLevelCacheBytes()));
+    }
+    return WriteText(text);
+  }
+
+  ModelFlags model_;
+  std::filesystem::path path_;
+  std::string prompts_ = "512";
+  std::string steps_ = "128";
+  std::string batches_ = "1";
+  std::string tests_;
+  int64_t depth_ = 0;
+  int64_t chunk_ = 512;
+  int32_t repetitions_ = 5;
+  CacheKind cache_ = CacheKind::kDynamic;
+  Format format_ = Format::kTable;
+  bool limits_ = true;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Verb> MakeBenchVerb() { return std::make_unique<BenchVerb>(); }
+
+}  // namespace kvasir::apps

@@ -1,0 +1,166 @@
+#include "apps/bench_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "apps/flags.h"
+
+namespace kvasir::apps {
+namespace {
+
+constexpr int64_t kMaxTokens = 1 << 20;
+constexpr int64_t kMaxBatch = 4096;
+
+// Tokens that differ from each other; what they are changes no speed of a dense model.
+std::vector<TokenId> SomeTokens(int64_t count, int32_t vocab, uint64_t seed) {
+  Random random(seed);
+  std::vector<TokenId> tokens(static_cast<size_t>(count));
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random.Next() % static_cast<uint64_t>(vocab));
+  return tokens;
+}
+
+// The sequences of one run, released at its end.
+class Sequences {
+ public:
+  explicit Sequences(KvCache& cache) : cache_(cache) {}
+  ~Sequences() {
+    for (SeqId seq : seqs_) cache_.Release(seq);
+  }
+  Status Create(int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      ASSIGN_OR_RETURN(const SeqId seq, cache_.Create());
+      seqs_.push_back(seq);
+    }
+    return OkStatus();
+  }
+  const std::vector<SeqId>& seqs() const { return seqs_; }
+
+ private:
+  KvCache& cache_;
+  std::vector<SeqId> seqs_;
+};
+
+// Seconds of one run with `steps` steps; the counters are cleared at its start.
+Result<double> TimeRun(const BenchTest& test, int64_t steps, const Model& model, KvCache& cache, StepRunner& runner) {
+  const int32_t vocab = model.spec().vocab_size;
+  const int64_t planned = test.Length();
+  Sequences sequences(cache);
+  RETURN_IF_ERROR(sequences.Create(test.batch));
+  const auto run = [&](int64_t tokens_each, uint64_t seed) -> Status {
+    const std::vector<TokenId> tokens = SomeTokens(tokens_each * test.batch, vocab, seed);
+    std::vector<StepInput> inputs;
+    inputs.reserve(static_cast<size_t>(test.batch));
+    for (int64_t i = 0; i < test.batch; ++i) {
+      inputs.push_back(
+          {.seq = sequences.seqs()[static_cast<size_t>(i)],
+           .tokens = std::span(tokens).subspan(static_cast<size_t>(i * tokens_each), static_cast<size_t>(tokens_each)),
+           .planned_length = planned});
+    }
+    const auto logits = runner.Run(inputs);
+    return logits.ok() ? OkStatus() : logits.status();
+  };
+  if (test.depth > 0) RETURN_IF_ERROR(run(test.depth, 1));
+  runner.ctx().counters = {};
+  const auto start = std::chrono::steady_clock::now();
+  if (test.prefill) {
+    RETURN_IF_ERROR(run(test.tokens, 2));
+  } else {
+    for (int64_t step = 0; step < steps; ++step) RETURN_IF_ERROR(run(1, static_cast<uint64_t>(step) + 3));
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+std::string BenchTest::Name() const {
+  std::string name = fmt::format("{}{}", prefill ? "pp" : "tg", tokens);
+  if (batch > 1) name += fmt::format("@b{}", batch);
+  if (depth > 0) name += fmt::format("@d{}", depth);
+  return name;
+}
+
+Result<BenchTest> ParseBenchTest(std::string_view name) {
+  const auto wrong = [&] {
+    return InvalidArgument("\"{}\" is no test; tests are called pp512, tg128, tg32@b16, tg64@d1024", name);
+  };
+  if (!name.starts_with("pp") && !name.starts_with("tg")) return wrong();
+  BenchTest test{.prefill = name.starts_with("pp")};
+  const auto number = [](std::string_view text, int64_t max) { return internal::ParseInt(text, 1, max); };
+  std::string_view rest = name.substr(2);
+  const size_t at = std::min(rest.find('@'), rest.size());
+  const auto tokens = number(rest.substr(0, at), kMaxTokens);
+  if (!tokens.ok()) return wrong();
+  test.tokens = *tokens;
+  rest.remove_prefix(at);
+  while (!rest.empty()) {
+    const std::string_view part = rest.substr(1, rest.find('@', 1) - 1);
+    if (part.empty()) return wrong();
+    const auto value = number(part.substr(1), part[0] == 'b' ? kMaxBatch : kMaxTokens);
+    if (!value.ok() || (part[0] != 'b' && part[0] != 'd')) return wrong();
+    (part[0] == 'b' ? test.batch : test.depth) = *value;
+    rest.remove_prefix(part.size() + 1);
+  }
+  return test;
+}
+
+double BenchResult::Mean() const {
+  return std::accumulate(tok_s.begin(), tok_s.end(), 0.0) / static_cast<double>(tok_s.size());
+}
+
+double BenchResult::Median() const {
+  std::vector<double> sorted = tok_s;
+  std::sort(sorted.begin(), sorted.end());
+  const size_t middle = sorted.size() / 2;
+  return sorted.size() % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+double BenchResult::StandardDeviation() const {
+  if (tok_s.size() < 2) return 0;
+  const double mean = Mean();
+  double squares = 0;
+  for (double x : tok_s) squares += (x - mean) * (x - mean);
+  return std::sqrt(squares / static_cast<double>(tok_s.size() - 1));
+}
+
+LimitShare ShareOfLimit(const BenchResult& result, const Ceilings& ceilings, DType weights) {
+  const auto tokens = static_cast<double>(result.test.TokensPerRun());
+  LimitShare share;
+  share.bytes_per_token = static_cast<double>(result.per_run.weight_bytes + result.per_run.kv_bytes) / tokens;
+  share.flops_per_token = static_cast<double>(result.per_run.matmul_flops + result.per_run.attention_flops) / tokens;
+  // fp16 weights are widened and multiplied in fp32.
+  const bool bf16 = weights == DType::kBF16;
+  const double peak = bf16 ? ceilings.bf16_flops : ceilings.fp32_flops;
+  const double read_time = ceilings.read_bytes_per_s > 0 ? share.bytes_per_token / ceilings.read_bytes_per_s : 0;
+  const double compute_time = peak > 0 ? share.flops_per_token / peak : 0;
+  const bool by_reading = read_time >= compute_time;
+  share.limit = by_reading ? "bandwidth" : bf16 ? "bf16" : "fp32";
+  share.value = by_reading ? ceilings.read_bytes_per_s : peak;
+  share.percent = 100 * result.Median() * std::max(read_time, compute_time);
+  return share;
+}
+
+Ceilings Best(const Ceilings& a, const Ceilings& b) {
+  return {.read_bytes_per_s = std::max(a.read_bytes_per_s, b.read_bytes_per_s),
+          .fp32_flops = std::max(a.fp32_flops, b.fp32_flops),
+          .bf16_flops = std::max(a.bf16_flops, b.bf16_flops),
+          .int8_ops = std::max(a.int8_ops, b.int8_ops)};
+}
+
+Result<BenchResult> RunBenchTest(const BenchTest& test, int repetitions, const Model& model, KvCache& cache,
+                                 StepRunner& runner) {
+  constexpr int64_t kWarmupSteps = 4;
+  const auto warm = TimeRun(test, std::min(test.tokens, kWarmupSteps), model, cache, runner);
+  if (!warm.ok()) return warm.status().WithContext(test.Name());
+  BenchResult result{.test = test, .tok_s = {}, .per_run = {}};
+  for (int i = 0; i < repetitions; ++i) {
+    const auto seconds = TimeRun(test, test.tokens, model, cache, runner);
+    if (!seconds.ok()) return seconds.status().WithContext(test.Name());
+    result.tok_s.push_back(static_cast<double>(test.TokensPerRun()) / *seconds);
+    result.per_run = runner.ctx().counters;
+  }
+  return result;
+}
+
+}  // namespace kvasir::apps

@@ -1,0 +1,133 @@
+#include "apps/model_flags.h"
+
+#include <cstdlib>
+
+#include "apps/terminal.h"
+#include "base/log.h"
+#include "io/gguf.h"
+
+namespace kvasir::apps {
+namespace {
+
+constexpr int64_t kMaxContext = int64_t{1} << 30;
+
+}  // namespace
+
+void ModelFlags::AddModel(FlagTable& flags) {
+  flags.Text("-m,--model", "PATH", &model, "Hugging Face folder, .safetensors, .gguf or packed file.",
+             "the demonstration model");
+}
+
+void ModelFlags::AddThreads(FlagTable& flags) {
+  flags.Int("-t,--threads", "N", &threads, 1, 1024, "Threads to compute with.", "all processors this process may use");
+}
+
+void ModelFlags::AddDType(FlagTable& flags) {
+  flags.Choice("--dtype", &dtype,
+               {{"auto", std::nullopt}, {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}},
+               "Type that weights are held in.", "auto, as stored");
+}
+
+void ModelFlags::AddKvType(FlagTable& flags) {
+  flags.Choice("--kv-type", &kv_type,
+               {{"auto", std::nullopt}, {"f32", KvType::kF32}, {"bf16", KvType::kBF16}, {"f16", KvType::kF16}},
+               "Type of the KV cache.", "auto: f32 for f32 weights, else bf16");
+}
+
+void ModelFlags::AddContext(FlagTable& flags) {
+  flags.Int("-c,--max-model-len,--ctx-size", "N", &context, 1, kMaxContext,
+            "Context: tokens that prompt and answer may have together.", "the trained length, or what fits");
+}
+
+void ModelFlags::AddBatch(FlagTable& flags) {
+  flags.Int("-b,--batch-size", "N", &batch, 1, 65536, "Tokens of a prompt run at once.");
+}
+
+void ModelFlags::AddCache(FlagTable& flags) {
+  flags.Choice("--cache", &cache,
+               {{"none", CacheMode::kNone}, {"dynamic", CacheMode::kDynamic}, {"static", CacheMode::kStatic}},
+               "KV cache: recompute everything (K1), grow (K2) or allocate the whole context ahead (K3).");
+}
+
+void ModelFlags::AddAttention(FlagTable& flags) {
+  flags.Choice("--attention", &plain_attention, {{"plain", true}, {"flash", false}},
+               "Attention by whole score matrices (A1) or in tiles (A2).");
+}
+
+void ModelFlags::AddVerbose(FlagTable& flags) {
+  flags.Switch("-v,--verbose", &verbose, "Log what is being done to standard error.");
+}
+
+void ModelFlags::AddAll(FlagTable& flags) {
+  flags.Group("Model");
+  AddModel(flags);
+  AddContext(flags);
+  AddThreads(flags);
+  AddBatch(flags);
+  AddDType(flags);
+  AddKvType(flags);
+  AddCache(flags);
+  AddAttention(flags);
+}
+
+void ModelFlags::ApplyVerbose() const {
+  if (verbose) SetLogLevel(LogLevel::kInfo);
+}
+
+EngineOptions ModelFlags::Options() const {
+  EngineOptions options;
+  options.dtype = dtype;
+  options.kv_type = kv_type;
+  options.threads = threads.value_or(0);
+  options.context = context.value_or(0);
+  options.cache = cache;
+  options.plain_attention = plain_attention;
+  options.prefill_chunk = batch;
+  options.max_sequences = 1;
+  return options;
+}
+
+Result<std::filesystem::path> FindModel(const std::string& model) {
+  namespace fs = std::filesystem;
+  if (!model.empty()) return fs::path(model);
+  if (const char* variable = std::getenv("KVASIR_DEMO_MODEL"); variable && *variable) return fs::path(variable);
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (!error) {
+    const fs::path folder = program.parent_path();
+    for (const fs::path& candidate : {folder.parent_path().parent_path() / "models" / "demo",
+                                      folder.parent_path() / "share" / "kvasir" / "models" / "demo"}) {
+      if (fs::exists(candidate / "config.json", error)) return candidate;
+    }
+  }
+  return NotFound(
+      "no model given, and the demonstration model is not where this program looks for it (models/demo of its source "
+      "folder): give one with -m PATH, or its folder in KVASIR_DEMO_MODEL");
+}
+
+Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet) {
+  flags.ApplyVerbose();
+  ASSIGN_OR_RETURN(options.model, FindModel(flags.model));
+  Progress progress("loading", !quiet);
+  options.progress = [&](int64_t done, int64_t total) { progress.Update(done, total, HumanBytes(total)); };
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Load(options));
+  if (!quiet && !engine->context_note().empty()) Note(engine->context_note());
+  return engine;
+}
+
+Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return NotFound("{}: no such file or folder", path.string());
+  if (std::filesystem::is_directory(path, error)) {
+    auto tokenizer = LoadTokenizer(path);
+    if (tokenizer.ok() || tokenizer.status().code() != StatusCode::kNotFound) return tokenizer;
+    // It may be a folder that holds a GGUF file; if not, the first error says more.
+    const auto files = OpenModelFiles(path);
+    return files.ok() && files->gguf ? LoadTokenizer(*files->gguf) : std::move(tokenizer);
+  }
+  if (path.extension() == ".json" || path.extension() == ".model") return LoadTokenizerFile(path);
+  ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(path));
+  return files.gguf ? LoadTokenizer(*files.gguf) : LoadTokenizer(files.folder);
+}
+
+}  // namespace kvasir::apps

@@ -1,0 +1,56 @@
+// Flags that say which model to run and how, and loading it with progress and notes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "apps/flags.h"
+#include "base/status.h"
+#include "engine/engine.h"
+
+namespace kvasir::apps {
+
+/// The values of the flags; verbs add those that make sense for them.
+struct ModelFlags {
+  std::string model;  // empty: the demonstration model
+  std::optional<DType> dtype;
+  std::optional<KvType> kv_type;
+  std::optional<int32_t> threads;
+  std::optional<int64_t> context;
+  int64_t batch = 512;
+  CacheMode cache = CacheMode::kDynamic;
+  bool plain_attention = false;
+  bool verbose = false;
+
+  void AddModel(FlagTable& flags);
+  void AddThreads(FlagTable& flags);
+  void AddDType(FlagTable& flags);
+  void AddKvType(FlagTable& flags);
+  void AddContext(FlagTable& flags);
+  void AddBatch(FlagTable& flags);
+  void AddCache(FlagTable& flags);
+  void AddAttention(FlagTable& flags);
+  void AddVerbose(FlagTable& flags);
+  /// All of them, under the title "Model".
+  void AddAll(FlagTable& flags);
+
+  EngineOptions Options() const;
+  /// Raises the log level when --verbose was given.
+  void ApplyVerbose() const;
+};
+
+/// `model`, or when it is empty the demonstration model: $KVASIR_DEMO_MODEL, else models/demo two levels above the
+/// program (a build folder inside the source tree), else share/kvasir/models/demo beside an installed program's bin.
+Result<std::filesystem::path> FindModel(const std::string& model);
+
+/// Loads the model (an empty path is the demonstration model) with progress on a terminal; says aloud how the context
+/// was chosen unless `quiet`.
+Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet);
+
+/// The tokenizer of a model folder, a file in one, or a GGUF file, without its weights.
+Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path);
+
+}  // namespace kvasir::apps

@@ -1,0 +1,121 @@
+// kvasir perplexity: how well a model predicts a text.
+#include <cmath>
+
+#include "apps/model_flags.h"
+#include "apps/prompt_input.h"
+#include "apps/report.h"
+#include "apps/terminal.h"
+#include "apps/token_windows.h"
+#include "apps/verb.h"
+#include "decode/softmax.h"
+
+namespace kvasir::apps {
+namespace {
+
+class PerplexityVerb final : public Verb {
+ public:
+  std::string_view name() const override { return "perplexity"; }
+  std::string_view summary() const override { return "Measure the perplexity of a text file."; }
+  std::string_view description() const override {
+    return "usage: kvasir perplexity [-m MODEL] -f FILE [-c N] [--stride N] [flags]\n\n"
+           "Strided windows as in Hugging Face's guide: windows of -c tokens begin every --stride tokens, and a "
+           "window\n"
+           "scores the tokens that no earlier one scored. Every token but the first is scored exactly once.\n"
+           "--mode chunks is llama.cpp's: windows side by side, BOS first in each, scored in their second half.\n";
+  }
+
+  void AddFlags(FlagTable& flags) override {
+    flags.Group("Input");
+    prompt_.Add(flags);
+    flags.Group("Windows");
+    flags.Choice("--mode", &mode_, {{"strided", WindowMode::kStrided}, {"chunks", WindowMode::kChunks}},
+                 "How the text is divided.");
+    flags.Int("--stride", "N", &stride_, 1, int64_t{1} << 30, "Tokens from one window to the next.",
+              "half the context");
+    flags.Int("--max-tokens", "N", &max_tokens_, 2, int64_t{1} << 40, "Read no more tokens than this.", "all");
+    flags.Group("Output");
+    flags.Switch("--json", &json_, "Print {\"tokens\", \"nll\", \"ppl\"}: nll is the mean per token, in nats.");
+    model_.AddAll(flags);
+    model_.AddVerbose(flags);
+  }
+
+  Status Run() override {
+    ASSIGN_OR_RETURN(const std::string text, prompt_.Read(false));
+    EngineOptions options = model_.Options();
+    ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(model_, options, json_));
+    if (!engine->tokenizer()) return NotFound("this model has no tokenizer, so it cannot read a text");
+    ASSIGN_OR_RETURN(std::vector<TokenId> tokens, engine->tokenizer()->Encode(text));
+    if (max_tokens_ && static_cast<int64_t>(tokens.size()) > *max_tokens_) {
+      tokens.resize(static_cast<size_t>(*max_tokens_));
+    }
+    const int64_t context = engine->context();
+    const int64_t stride = stride_.value_or(std::max<int64_t>(1, context / 2));
+    if (stride > context) return InvalidArgument("--stride {} is more than the context of {}", stride, context);
+    const auto windows = mode_ == WindowMode::kStrided
+                             ? StridedWindows(static_cast<int64_t>(tokens.size()), context, stride)
+                             : ChunkWindows(static_cast<int64_t>(tokens.size()), context);
+    if (windows.empty()) {
+      return InvalidArgument("the text has {} tokens; {} are needed at least", tokens.size(),
+                             mode_ == WindowMode::kStrided ? 2 : context);
+    }
+    return Measure(*engine, tokens, windows);
+  }
+
+ private:
+  Status Measure(Engine& engine, const std::vector<TokenId>& tokens, const std::vector<TokenWindow>& windows) {
+    double nll = 0;
+    double squares = 0;
+    int64_t count = 0;
+    Progress progress("perplexity", !json_);
+    for (size_t w = 0; w < windows.size(); ++w) {
+      const TokenWindow& window = windows[w];
+      std::vector<TokenId> input(tokens.begin() + window.begin, tokens.begin() + window.end);
+      const std::vector<TokenId> targets = input;
+      const auto bos = engine.tokenizer()->vocab().bos;
+      if (mode_ == WindowMode::kChunks && bos) input.front() = *bos;
+      // The last token predicts nothing that is known.
+      input.pop_back();
+      RETURN_IF_ERROR(engine.ForEachLogits(input, true, [&](int64_t first, MatView<const float> logits) -> Status {
+        for (int64_t r = 0; r < logits.rows; ++r) {
+          const int64_t target = first + r + 1;  // this row predicts it
+          if (target < window.first_scored) continue;
+          const std::span<const float> row(logits.row(r), static_cast<size_t>(logits.cols));
+          const RowSummary summary = Summarize(row);
+          if (summary.has_nan) return InvalidData("token {}: the logits hold NaN", window.begin + target);
+          const double loss = -summary.LogProb(row[static_cast<size_t>(targets[static_cast<size_t>(target)])]);
+          nll += loss;
+          squares += loss * loss;
+          ++count;
+        }
+        return OkStatus();
+      }));
+      progress.Update(static_cast<int64_t>(w + 1), static_cast<int64_t>(windows.size()),
+                      fmt::format("ppl {:.4f}", std::exp(nll / static_cast<double>(std::max<int64_t>(count, 1)))));
+    }
+    return Print(nll, squares, count);
+  }
+
+  Status Print(double nll, double squares, int64_t count) const {
+    const auto n = static_cast<double>(count);
+    const double mean = nll / n;
+    const double ppl = std::exp(mean);
+    if (json_) return WriteStdout(JsonLine({{"tokens", count}, {"nll", mean}, {"ppl", ppl}}));
+    // The error of the mean, as if tokens were independent.
+    const double error = count > 1 ? std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1)) : 0.0;
+    return WriteStdout(
+        fmt::format("perplexity {:.4f} ± {:.4f} ({} tokens, {:.5f} nats per token)\n", ppl, ppl * error, count, mean));
+  }
+
+  PromptInput prompt_;
+  ModelFlags model_;
+  WindowMode mode_ = WindowMode::kStrided;
+  std::optional<int64_t> stride_;
+  std::optional<int64_t> max_tokens_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Verb> MakePerplexityVerb() { return std::make_unique<PerplexityVerb>(); }
+
+}  // namespace kvasir::apps

@@ -1,0 +1,24 @@
+// How runs are reported: JSON objects and the line of figures.
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include <string>
+
+#include "apps/flags.h"
+#include "engine/engine.h"
+
+namespace kvasir::apps {
+
+double PerSecond(int64_t count, double ms);
+
+boost::json::object TimingsJson(const Timings& timings);
+boost::json::object MemoryJson(const MemoryReport& memory);
+
+/// "prefill 12 tokens, 812.3 tok/s · decode 127 tokens, 604.1 tok/s · …": what a run did, on one line.
+std::string Figures(Engine& engine, const GenerationOutput& output);
+
+/// Compact JSON and a newline.
+std::string JsonLine(const boost::json::object& object);
+
+}  // namespace kvasir::apps
