@@ -1,0 +1,101 @@
+"""kvasir chat, fed from a pipe."""
+
+import json
+import re
+import unittest
+
+from kvasir_cli import CliTest, kvasir
+
+TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
+
+
+class Chat(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.template = self.write("t.jinja", TEMPLATE)
+
+    def chat(self, *lines, args=(), code=0):
+        run = kvasir("chat", "--template", self.template, "-n", "12", *args, stdin="\n".join(lines).encode() + b"\n")
+        self.assertEqual(run.code, code, run)
+        return run
+
+    def test_answers_every_message_and_keeps_the_cache(self):
+        run = self.chat("Tell me a story.", "And then?", "/stats", args=["--figures"])
+        cached = [int(n) for n in re.findall(r"\(\+(\d+) cached\)", run.err)]
+        self.assertEqual(len(cached), 1, run)  # the second turn only
+        self.assertGreater(cached[0], 10)
+        self.assertIn("4 messages", run.text)
+
+    def test_the_cache_changes_no_answer(self):
+        lines = ["Tell me a story.", "And then?", "/save " + self.path("a.json")]
+        self.chat(*lines, args=["--temp", "0"])
+        with_cache = json.load(open(self.path("a.json")))
+        self.chat(*lines, args=["--temp", "0", "--cache", "none"])
+        self.assertEqual(json.load(open(self.path("a.json"))), with_cache)
+
+    def test_save_and_load(self):
+        file = self.path("talk.json")
+        self.chat("Hello <|endoftext|> \\", "friend", f"/save {file}", args=["--system", "Be kind."])
+        messages = json.load(open(file))["messages"]
+        self.assertEqual([m["role"] for m in messages], ["system", "user", "assistant"])
+        self.assertEqual(messages[1]["content"], "Hello <|endoftext|> \nfriend")
+        run = self.chat(f"/load {file}", "Go on.", f"/save {file}")
+        self.assertIn("3 messages read", run.text)
+        self.assertEqual(len(json.load(open(file))["messages"]), 5)
+        self.assertEqual(len(json.load(open(file))["messages"][4]), 2)
+        self.chat("Go on.", f"/save {file}", args=["--load", file])
+        self.assertEqual(len(json.load(open(file))["messages"]), 7)
+
+    def test_regenerate_and_clear(self):
+        a, b = self.path("a.json"), self.path("b.json")
+        self.chat("Hello", f"/save {a}", "/regen", f"/save {b}", "/clear", f"/save {self.path('c.json')}")
+        first, second = (json.load(open(f))["messages"] for f in (a, b))
+        self.assertEqual(first[0], second[0])
+        self.assertNotEqual(first[1], second[1])
+        self.assertEqual(json.load(open(self.path("c.json")))["messages"], [])
+
+    def test_settings(self):
+        a, b = self.path("a.json"), self.path("b.json")
+        self.chat("/set temp 0", "/set max-new-tokens 5", "Hello", f"/save {a}")
+        self.chat("Hello", f"/save {b}", args=["--temp", "0", "-n", "5"])
+        self.assertEqual(open(a).read(), open(b).read())
+        self.assertRegex(self.chat("/set top-k 7", "/set").text, r"top-k +7")
+        run = self.chat("/set tempp 1", "/set temp hot", "/set temp", code=1)
+        self.assertIn('no setting "tempp"; did you mean --temp?', run.err)
+        self.assertIn('temp: "hot" is not a number', run.err)
+        self.assertIn("/set temp needs a value", run.err)
+
+    def test_commands_that_are_wrong(self):
+        run = self.chat("/hlep", "/regen", "/stats", "/save", "/load", "/load " + self.path("none"), code=1)
+        for text in ("unknown command /hlep; did you mean /help?", "no answer to replace", "no answer yet",
+                     "/save needs", "/load needs", self.path("none")):
+            self.assertIn(text, run.err)
+        self.assertIn("/regen", self.chat("/help").text)
+        self.assertEqual(self.chat("/exit", "Hello").text, "")
+
+    def test_files_that_are_no_conversations(self):
+        for content in ("", "[]", "{}", '{"messages": 5}', '{"messages": [5]}', '{"messages": [{"role": "user"}]}',
+                        '{"messages": [{"role": "root", "content": "x"}]}', '{"messages": [' * 100):
+            file = self.write("bad.json", content)
+            self.assertIn(file, self.chat(f"/load {file}", code=1).err)
+
+    def test_a_conversation_longer_than_the_context_is_told_and_goes_on(self):
+        run = self.chat("word " * 300, "Hello", "/stats", code=1)
+        self.assertRegex(run.err, r"the conversation has \d+ tokens with this message, the context holds 256: /clear")
+        self.assertIn("2 messages", run.text)
+
+    def test_models_without_a_template_say_what_to_give(self):
+        self.fails("chat", stdin=b"Hello\n", says=["no chat template", "--template chatml"])
+        self.assertEqual(kvasir("chat", "--template", "chatml", "-n", "4", stdin=b"Hello\n").code, 0)
+        wrong = self.write("w.jinja", "{% for %}")
+        self.fails("chat", "--template", wrong, stdin=b"", says=wrong)
+        self.fails("chat", "--template", self.path("none"), stdin=b"", says=self.path("none"))
+
+    def test_invalid_utf8_is_refused(self):
+        run = kvasir("chat", "--template", self.template, "-n", "3", stdin=b"caf\xe9\n")
+        self.assertEqual(run.code, 1)
+        self.assertIn("not valid UTF-8", run.err)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,180 @@
+"""kvasir generate."""
+
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from kvasir_cli import PROGRAM, CliTest, environment, kvasir
+
+PROMPT = "Once upon a time there was a little"
+
+
+class Generate(CliTest):
+    def json(self, *args, **options):
+        return self.ok("generate", "--json", *args, **options).json
+
+    def ids(self, *args, **options):
+        return self.json("-p", PROMPT, *args, **options)["token_ids"]
+
+    def test_json_has_the_promised_fields(self):
+        result = self.json("-p", PROMPT, "-n", "8", "--ignore-eos")
+        self.assertEqual(set(result), {"text", "prompt_token_ids", "token_ids", "finish_reason", "timings", "memory"})
+        self.assertEqual(set(result["timings"]), {"load_ms", "prefill_ms", "decode_ms", "prefill_tokens",
+                                                  "cached_tokens", "decode_tokens", "prefill_tok_s", "decode_tok_s"})
+        self.assertEqual(set(result["memory"]), {"weights_bytes", "kv_cache_bytes", "activation_peak_bytes",
+                                                 "process_peak_bytes"})
+        self.assertEqual(len(result["token_ids"]), 8)
+        self.assertEqual(result["finish_reason"], "length")
+        self.assertEqual(result["timings"]["prefill_tokens"], len(result["prompt_token_ids"]))
+        self.assertEqual(result["timings"]["decode_tokens"], 7)
+        for number in [*result["timings"].values(), *result["memory"].values()]:
+            self.assertGreaterEqual(number, 0)
+        self.assertGreater(result["memory"]["weights_bytes"], 6_000_000)
+        self.assertGreater(result["timings"]["decode_tok_s"], 0)
+        self.assertTrue(result["text"])
+
+    def test_stream_file_and_stdin_give_the_same_text(self):
+        expected = self.json("-p", PROMPT, "-n", "20")["text"] + "\n"
+        file = self.write("prompt.txt", PROMPT + "\n")
+        for args, stdin in [(["-p", PROMPT], b""), (["-f", file], b""), ([], PROMPT.encode() + b"\n"),
+                            (["-f", "-"], PROMPT.encode()), (["-p", PROMPT, "--no-stream"], b"")]:
+            run = self.ok("generate", "-n", "20", *args, stdin=stdin)
+            self.assertEqual(run.text, expected)
+            self.assertRegex(run.err, r"prefill \d+ tokens, [\d.]+ tok/s · decode 19 tokens, [\d.]+ tok/s .* thread")
+        echoed = self.ok("generate", "-n", "20", "-p", PROMPT, "--echo").text
+        self.assertEqual(echoed, PROMPT + expected)
+
+    def test_the_seed_decides(self):
+        self.assertEqual(self.ids("--seed", "5"), self.ids("--seed", "5", "-t", "1"))
+        self.assertNotEqual(self.ids("--seed", "5"), self.ids("--seed", "6"))
+        self.assertNotEqual(self.ids("--seed", "-1", "-n", "40"), self.ids("--seed", "-1", "-n", "40"))
+
+    def test_generation_config_gives_defaults_that_flags_override(self):
+        # The demonstration model's own temperature is 0.8 with top-p 0.95.
+        self.assertEqual(self.ids("--seed", "3"), self.ids("--seed", "3", "--temp", "0.8", "--top-p", "0.95"))
+        self.assertNotEqual(self.ids("--seed", "3"), self.ids("--seed", "3", "--temp", "0"))
+        self.assertEqual(self.ids("--seed", "3", "--temp", "0"), self.ids("--seed", "4", "--temp", "0"))
+        self.assertEqual(self.ids("--top-k", "1"), self.ids("--temp", "0"))
+
+    def test_greedy_text_does_not_depend_on_how_it_is_computed(self):
+        expected = self.ids("--temp", "0", "-n", "48")
+        for args in (["--cache", "none"], ["--cache", "static"], ["--attention", "plain"], ["-t", "1"], ["-b", "3"],
+                     ["-c", "200"]):
+            with self.subTest(args):
+                self.assertEqual(self.ids("--temp", "0", "-n", "48", *args), expected)
+
+    def test_lengths(self):
+        ids = self.ids("-n", "-1", "-c", "40", "--ignore-eos")
+        prompt = len(self.json("-p", PROMPT, "-n", "1")["prompt_token_ids"])
+        self.assertEqual(len(ids) + prompt, 40)
+        self.assertGreaterEqual(len(self.ids("--min-new-tokens", "30", "-n", "30")), 30)
+        self.fails("generate", "-p", "x", "-n", "0", says="-n 0")
+
+    def test_stop_strings_end_the_text_before_them(self):
+        whole = self.json("-p", PROMPT, "-n", "60", "--temp", "0")["text"]
+        word = whole.split()[5]
+        run = self.json("-p", PROMPT, "-n", "60", "--temp", "0", "--stop", "never to be found", "--stop", word)
+        self.assertEqual(run["text"], whole[:whole.index(word)])
+        self.assertEqual(run["finish_reason"], "stop")
+
+    def test_logit_bias_bans_and_forces(self):
+        first = self.ids("--temp", "0", "-n", "1")[0]
+        self.assertNotEqual(self.ids("--temp", "0", "-n", "1", "--logit-bias", f"{first}=-inf")[0], first)
+        self.assertEqual(self.ids("--temp", "0", "-n", "3", "--logit-bias", "77=1e4"), [77, 77, 77])
+        self.fails("generate", "-p", "x", "--logit-bias", "5", says=["--logit-bias", "ID=VALUE"])
+        self.fails("generate", "-p", "x", "--logit-bias", "999999=1", says="999999")
+
+    def test_samples_share_one_prompt(self):
+        result = self.json("-p", PROMPT, "-n", "12", "--ignore-eos", "--num-samples", "3")
+        self.assertEqual(len(result["samples"]), 3)
+        self.assertEqual(len({tuple(s["token_ids"]) for s in result["samples"]}), 3)
+        self.assertEqual(result["samples"][0]["token_ids"], result["token_ids"])
+        self.assertEqual(result["token_ids"], self.ids("-n", "12", "--ignore-eos"))
+        self.assertEqual(result["timings"]["prefill_tokens"], len(result["prompt_token_ids"]))
+        self.assertEqual(result["timings"]["decode_tokens"], 33)
+        text = self.ok("generate", "-p", PROMPT, "-n", "12", "-N", "3").text
+        self.assertIn("--- 3 of 3 ---", text)
+
+    def test_beams(self):
+        result = self.json("-p", PROMPT, "-n", "12", "--num-beams", "4", "--num-return", "2")
+        self.assertEqual(len(result["samples"]), 2)
+        self.assertGreaterEqual(result["samples"][0]["score"], result["samples"][1]["score"])
+        self.fails("generate", "-p", "x", "--num-beams", "2", "--num-return", "3", says="--num-return 3")
+        self.fails("generate", "-p", "x", "--num-beams", "2", "-N", "2", says="choose one")
+        self.fails("generate", "-p", "x", "--num-return", "2", says="needs --num-beams")
+
+    def test_beams_of_generation_config(self):
+        model = self.copy_demo()
+        with open(os.path.join(model, "generation_config.json"), "w") as file:
+            file.write('{"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5, "max_new_tokens": 9}')
+        by_config = self.json("-m", model, "-p", PROMPT)
+        by_flags = self.json("-p", PROMPT, "--num-beams", "3", "--num-return", "2", "--length-penalty", "0.5", "-n", "9")
+        self.assertEqual(by_config["samples"], by_flags["samples"])
+
+    def test_special_tokens_in_the_prompt_are_a_choice(self):
+        ids = lambda *args: self.json("-p", "a<|endoftext|>b", "-n", "1", *args)["prompt_token_ids"]
+        self.assertEqual(ids().count(0), 2)  # BOS and the one written
+        self.assertEqual(ids("--no-parse-special").count(0), 1)
+
+    def test_chat_puts_the_prompt_into_a_template(self):
+        template = self.write("t.jinja", "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<bot>")
+        result = self.json("--chat", "--template", template, "--system", "Be brief.", "-p", "Hi<|endoftext|>", "-n", "2")
+        text = self.ok("tokenize", "--decode", " ".join(map(str, result["prompt_token_ids"]))).text
+        self.assertEqual(text, "<system>Be brief.<user>Hi<|endoftext|><bot>")
+        self.assertNotIn(0, result["prompt_token_ids"])  # what a user writes is text
+        self.fails("generate", "--chat", "-p", "Hi", says=["no chat template", "--template"])
+        self.fails("generate", "--system", "x", "-p", "Hi", says="--chat")
+
+    def test_an_empty_prompt_begins_with_bos(self):
+        self.assertEqual(self.json("-p", "", "-n", "2")["prompt_token_ids"], [0])
+
+
+class Ending(CliTest):
+    """Endings from outside: nobody reads, the disk is full, Ctrl-C."""
+
+    LONG = ["generate", "-p", PROMPT, "-c", "200000", "-n", "199000", "--ignore-eos", "--kv-type", "bf16"]
+
+    def start(self):
+        return subprocess.Popen([PROGRAM, *self.LONG], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, env=environment())
+
+    def test_ends_promptly_and_quietly_when_the_reader_goes(self):
+        process = self.start()
+        self.assertEqual(len(process.stdout.read(10)), 10)
+        process.stdout.close()
+        start = time.monotonic()
+        code = process.wait(timeout=20)
+        self.assertLess(time.monotonic() - start, 2)
+        self.assertEqual(code, 1)
+        self.assertNotIn("error", process.stderr.read().decode())
+        process.stderr.close()
+
+    def test_interrupt_ends_with_figures(self):
+        process = self.start()
+        process.stdout.read(10)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 130)
+        self.assertTrue(out.endswith(b"\n"))
+        self.assertIn("tok/s", err.decode())
+
+    def test_full_disk_and_closed_output_are_errors(self):
+        with open("/dev/full", "wb") as full:
+            run = kvasir("generate", "-p", PROMPT, stdout=full)
+        self.assertEqual(run.code, 1)
+        self.assertIn("kvasir: error: cannot write to standard output: No space left", run.err)
+        for args in (["generate", "-p", PROMPT], ["tokenize", "-p", PROMPT], ["--help"], ["inspect"]):
+            run = kvasir(*args, stdout=None, preexec=lambda: os.close(1))
+            self.assertEqual(run.code, 1, run)
+            self.assertIn("cannot write to standard output", run.err)
+
+    def test_closed_input_and_errors_do_no_harm(self):
+        self.assertEqual(kvasir("generate", "-p", PROMPT, "-n", "2", preexec=lambda: os.close(0)).code, 0)
+        self.assertEqual(kvasir("generate", "-p", PROMPT, "-n", "2", preexec=lambda: os.close(2)).code, 0)
+        self.assertEqual(kvasir("generate", "-n", "2", preexec=lambda: os.close(0)).code, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,213 @@
+"""inspect, tokenize, logits, perplexity, bench and pack."""
+
+import array
+import json
+import math
+import os
+import re
+import struct
+import unittest
+
+from kvasir_cli import DEMO, CliTest, kvasir
+
+TEXT = "The king said: “Bring me the café's key!” 🙂\n\nAnd so they went."
+
+
+def log_softmax(row, index):
+    top = max(row)
+    return row[index] - top - math.log(math.fsum(math.exp(x - top) for x in row))
+
+
+class Inspect(CliTest):
+    def test_json(self):
+        result = self.ok("inspect", "--json").json
+        self.assertEqual(result["format"], "safetensors")
+        spec = result["spec"]
+        self.assertEqual((spec["width"], spec["vocab_size"], len(spec["layers"])), (192, 4096, 6))
+        self.assertEqual(spec["layers"][0]["attention"]["n_kv_heads"], 2)
+        self.assertEqual(spec["position"]["kind"], "rope")
+        memory = result["memory"]
+        stored = sum(t["bytes"] for t in result["tensors"])
+        self.assertEqual(memory["parameters"] * 2, stored)
+        self.assertEqual(memory["weights_bytes"], stored)
+        self.assertEqual(memory["kv_bytes_per_token"], 6 * 2 * 2 * 32 * 2)
+        self.assertEqual(memory["kv_cache_bytes"], memory["kv_bytes_per_token"] * 256)
+        plan = self.ok("inspect", DEMO, "--json", "--dtype", "f32", "--kv-type", "f16", "-c", "100").json["memory"]
+        self.assertEqual(plan["weights_bytes"], stored * 2)
+        self.assertEqual(plan["kv_cache_bytes"], 6 * 2 * 2 * 32 * 2 * 100)
+
+    def test_text(self):
+        text = self.ok("inspect", os.path.join(DEMO, "model.safetensors"), "--tensors").text
+        for part in ("6 layers", "GQA with 2 KV heads", "tied", "model.embed_tokens.weight", "[4096, 192]"):
+            self.assertIn(part, text)
+
+    def test_check_tensors(self):
+        result = self.ok("inspect", "--check-tensors", "--json").json
+        for tensor in result["tensors"]:
+            self.assertEqual((tensor["nan"], tensor["inf"]), (0, 0))
+            self.assertLess(tensor["min"], tensor["mean"])
+            self.assertLess(tensor["mean"], tensor["max"])
+
+
+class Tokenize(CliTest):
+    def test_round_trip(self):
+        result = self.ok("tokenize", "-p", TEXT, "--json").json
+        self.assertEqual(set(result), {"ids", "pieces"})
+        self.assertEqual(len(result["ids"]), len(result["pieces"]))
+        self.assertEqual(result["pieces"][0], "<|endoftext|>")
+        plain = self.ok("tokenize", "-p", TEXT, "--json", "--no-special").json["ids"]
+        self.assertEqual(result["ids"][1:], plain)
+        ids = ",".join(map(str, plain))
+        self.assertEqual(self.ok("tokenize", "--decode", ids).text, TEXT)
+        self.assertEqual(self.ok("tokenize", "--decode", ids, "--json").json, {"text": TEXT})
+
+    def test_special_tokens_in_text(self):
+        ids = lambda *args: self.ok("tokenize", "-p", "a<|endoftext|>", "--json", "--no-special", *args).json["ids"]
+        self.assertEqual(ids()[-1], 0)
+        self.assertNotIn(0, ids("--no-parse-special"))
+        self.assertEqual(self.ok("tokenize", "--decode", "0", "--skip-special").text, "")
+        self.assertEqual(self.ok("tokenize", "--decode", "0").text, "<|endoftext|>")
+
+    def test_tokenizer_files_and_table(self):
+        file = os.path.join(DEMO, "tokenizer.json")
+        self.assertEqual(self.ok("tokenize", "-m", file, "-p", "abc", "--json", "--no-special").json["ids"],
+                         self.ok("tokenize", "-p", "abc", "--json", "--no-special").json["ids"])
+        lines = self.ok("tokenize", stdin=b"Once upon").text.splitlines()
+        self.assertRegex(lines[0], r"^ +0  <\|endoftext\|>  \(special\)$")
+
+    def test_wrong_ids(self):
+        self.fails("tokenize", "--decode", "1,x", says=["--decode", '"x"'])
+        self.fails("tokenize", "--decode", "99999999", says="99999999")
+        self.fails("tokenize", "--decode", "1", "-p", "x", says="--decode")
+
+
+class Logits(CliTest):
+    def test_json_and_npy_agree(self):
+        one = self.ok("logits", "--tokens", "0,5,9,300", "--json").json
+        every = self.ok("logits", "--tokens", "0 5 9 300", "--all", "--json").json
+        self.assertEqual((one["shape"], every["shape"]), ([1, 4096], [4, 4096]))
+        self.assertEqual((len(one["data"]), len(every["data"])), (4096, 4 * 4096))
+        self.assertEqual(one["data"], every["data"][-4096:])
+        file = self.path("l.npy")
+        self.ok("logits", "--tokens", "0,5,9,300", "--all", "--npy", file)
+        with open(file, "rb") as npy:
+            self.assertEqual(npy.read(8), b"\x93NUMPY\x01\x00")
+            header = npy.read(struct.unpack("<H", npy.read(2))[0]).decode()
+            self.assertIn("'shape': (4, 4096)", header)
+            values = array.array("f", npy.read())
+        self.assertEqual(values, array.array("f", every["data"]))
+
+    def test_text_and_table(self):
+        ids = self.ok("tokenize", "-p", "Once upon a", "--json").json["ids"]
+        by_text = self.ok("logits", "-p", "Once upon a", "--json").json
+        by_ids = self.ok("logits", "--tokens", str(ids), "--json").json
+        self.assertEqual(by_text, by_ids)
+        best = max(range(4096), key=by_ids["data"].__getitem__)
+        table = self.ok("logits", "-p", "Once upon a", "--top", "3").text.splitlines()
+        self.assertEqual(len(table), 4)
+        self.assertEqual(int(table[1].split()[0]), best)
+        self.assertEqual(self.ok("generate", "-p", "Once upon a", "-n", "1", "--temp", "0", "--json").json["token_ids"],
+                         [best])
+
+    def test_wrong_ids(self):
+        self.fails("logits", "--tokens", "4096", says=["4096"])
+        self.fails("logits", "--tokens", "", says="no token ids")
+        self.fails("logits", "--tokens", ",".join(["5"] * 300), says=["300", "256"])
+        self.fails("logits", "--tokens", "1", "--npy", self.path("no/l.npy"), says=self.path("no/l.npy"))
+
+
+class Perplexity(CliTest):
+    def test_is_what_the_logits_say(self):
+        file = self.write("t.txt", TEXT)
+        ids = self.ok("tokenize", "-f", file, "--json").json["ids"]
+        data = self.ok("logits", "-f", file, "--all", "--json").json["data"]
+        rows = [data[i * 4096:(i + 1) * 4096] for i in range(len(ids))]
+        nll = -math.fsum(log_softmax(rows[i], ids[i + 1]) for i in range(len(ids) - 1)) / (len(ids) - 1)
+        result = self.ok("perplexity", "-f", file, "--json").json
+        self.assertEqual(set(result), {"tokens", "nll", "ppl"})
+        self.assertEqual(result["tokens"], len(ids) - 1)
+        self.assertAlmostEqual(result["nll"], nll, delta=1e-5)
+        self.assertAlmostEqual(result["ppl"] / math.exp(nll), 1, delta=1e-5)
+        self.assertRegex(self.ok("perplexity", "-f", file).text, r"^perplexity [\d.]+ ± [\d.]+ \(\d+ tokens")
+
+    def test_windows(self):
+        file = self.write("t.txt", "The king went into the wood and met a fox. " * 40)
+        tokens = len(self.ok("tokenize", "-f", file, "--json").json["ids"])
+        measure = lambda *args: self.ok("perplexity", "-f", file, "--json", "-c", "64", *args).json
+        self.assertEqual(measure("--stride", "16")["tokens"], tokens - 1)
+        self.assertLess(measure("--stride", "8")["ppl"], measure("--stride", "64")["ppl"])
+        self.assertEqual(measure("--stride", "64")["tokens"], tokens - math.ceil(tokens / 64))
+        self.assertEqual(measure("--mode", "chunks")["tokens"], tokens // 64 * 31)
+        self.assertEqual(measure("--max-tokens", "50")["tokens"], 49)
+
+    def test_wrong_input(self):
+        self.fails("perplexity", "-f", self.write("e.txt", ""), says="tokens")
+        self.fails("perplexity", "-p", TEXT, "-c", "32", "--stride", "33", says=["--stride 33", "32"])
+        self.fails("perplexity", "-p", TEXT, "--mode", "chunks", says="256")
+
+
+class Bench(CliTest):
+    def test_json(self):
+        rows = self.ok("bench", "-p", "16", "-n", "4", "-b", "1,2", "-r", "2", "-o", "json", "-t", "1").json
+        self.assertEqual([row["test"] for row in rows], ["pp16", "tg4", "tg4@b2"])
+        for row in rows:
+            self.assertEqual((row["model"], row["type"], row["threads"]), (os.path.basename(DEMO), "bf16", 1))
+            for key in ("tok_s_mean", "tok_s_median", "bytes_per_token", "flops_per_token", "limit_value",
+                        "pct_of_limit"):
+                self.assertGreater(row[key], 0, key)
+            self.assertGreaterEqual(row["tok_s_sd"], 0)
+            self.assertIn(row["limit"], ("bandwidth", "bf16", "fp32"))
+            self.assertEqual(len(row["tok_s"]), 2)
+            self.assertTrue(row["cache_sized"])
+        # A step reads the weights once for all of its sequences.
+        weights = 3_148_992 * 2
+        self.assertAlmostEqual(rows[1]["bytes_per_token"] / weights, 1, delta=0.05)
+        self.assertAlmostEqual(rows[2]["bytes_per_token"] / weights, 0.5, delta=0.05)
+        self.assertAlmostEqual(rows[1]["flops_per_token"] / weights, 1, delta=0.05)
+
+    def test_tables(self):
+        run = self.ok("bench", "--tests", "pp8,tg2@b3@d5", "-r", "1", "--no-limits", "-o", "md")
+        self.assertRegex(run.text, r"(?m)^\| demo .*\| tg2@b3@d5 \|")
+        self.assertIn("last-level cache", run.text)
+        self.assertRegex(self.ok("bench", "-p", "8", "-n", "0", "-r", "1").text, r"pp8 .* % of \w+")
+
+    def test_wrong_tests(self):
+        self.fails("bench", "--tests", "pp", says=["--tests", '"pp"'])
+        self.fails("bench", "-p", "x", says=["-p", '"x"'])
+        self.fails("bench", "-p", "0", "-n", "0", says="no tests")
+        self.fails("bench", "-b", "0", says="-b")
+
+
+class Pack(CliTest):
+    def test_packed_files_run_alike(self):
+        model = self.copy_demo()
+        file = os.path.join(model, "model.kvasir")
+        result = self.ok("pack", model, "--json").json
+        self.assertEqual(result["file"], file)
+        self.assertEqual(result["bytes"], os.path.getsize(file))
+        args = ["generate", "-p", "Once upon a time", "-n", "24", "--temp", "0", "--json"]
+        self.assertEqual(self.ok(*args, "-m", file).json["token_ids"], self.ok(*args, "-m", model).json["token_ids"])
+        self.fails("pack", model, says=[file, "--force"])
+        self.ok("pack", model, "--force")
+        self.assertEqual([f for f in os.listdir(model) if ".kvasir." in f], [])
+
+    def test_damaged_packed_files(self):
+        model = self.copy_demo()
+        file = os.path.join(model, "model.kvasir")
+        self.ok("pack", model)
+        content = open(file, "rb").read()
+        for name, damaged in [("half", content[:len(content) // 2]), ("head", content[:100]),
+                              ("version", content[:8] + b"\xff" + content[9:])]:
+            with self.subTest(name):
+                with open(file, "wb") as out:
+                    out.write(damaged)
+                run = kvasir("generate", "-m", file, "-p", "x", "-n", "2")
+                # Packing again, said aloud, is as good as an error.
+                self.assertTrue(run.code == 1 or "pack" in run.err, run)
+
+    def test_nowhere_to_write(self):
+        self.fails("pack", DEMO, "-o", self.path("no/such/folder.kvasir"), says=self.path("no"))
+
+
+if __name__ == "__main__":
+    unittest.main()
