@@ -1,4 +1,6 @@
 // kvasir bench: tokens per second, and what share of this machine's measured limits that is.
+#include <optional>
+
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -37,8 +39,9 @@ class BenchVerb final : public Verb {
   std::string_view description() const override {
     return "usage: kvasir bench [-m MODEL] [-p LIST] [-n LIST] [-b LIST] [-r N] [-o table|json|md]\n\n"
            "pp512 runs a prompt of 512 tokens, tg128 generates 128 one after another, tg32@b16 takes 32 steps of 16\n"
-           "sequences. The limits are measured in this process, before and after: reading memory, and multiply-adds.\n"
-           "Percent of the limit counts the bytes really read and the operations really done, by the median run.\n";
+           "sequences. The limits are measured in this process, before and after every run: reading memory, and\n"
+           "multiply-adds. Percent of the limit counts the bytes really read and the operations really done, each run\n"
+           "against its own limit; the median is printed, and the same against the best limit seen.\n";
   }
 
   void AddFlags(FlagTable& flags) override {
@@ -81,16 +84,18 @@ class BenchVerb final : public Verb {
     // Wrong files are told of before seconds are spent on measuring.
     RETURN_IF_ERROR(CheckFiles());
 
+    std::optional<CeilingMeter> meter;
     Ceilings ceilings;
     if (limits_) {
-      ASSIGN_OR_RETURN(ceilings, Measure(pool, *ctx.kernels));
+      ASSIGN_OR_RETURN(meter, CeilingMeter::Create(pool, *ctx.kernels));
+      ceilings = meter->Best();
     }
     ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, LoadModel(options, pool));
     std::vector<Row> rows;
-    RETURN_IF_ERROR(RunAll(tests, *model, ctx, rows));
-    if (limits_) {
-      ASSIGN_OR_RETURN(const Ceilings after, Measure(pool, *ctx.kernels));
-      ceilings = Best(ceilings, after);
+    RETURN_IF_ERROR(RunAll(tests, *model, ctx, meter ? &*meter : nullptr, rows));
+    if (meter) ceilings = Better(ceilings, meter->Best());
+    for (const Row& row : rows) {
+      for (const Ceilings& seen : row.result.limits) ceilings = Better(ceilings, seen);
     }
     for (Row& row : rows) row.share = ShareOfLimit(row.result, ceilings, model->dtype());
     return format_ == Format::kJson ? PrintJson(rows, *model, ctx) : PrintTable(rows, *model, ctx, ceilings);
@@ -132,13 +137,6 @@ class BenchVerb final : public Verb {
     return files.ok() ? OkStatus() : files.status();
   }
 
-  static Result<Ceilings> Measure(ThreadPool& pool, const KernelSet& set) {
-    // 1 GiB is far beyond any cache; a small machine gives what it has.
-    CeilingOptions options;
-    options.buffer_bytes = std::min(options.buffer_bytes, AvailableMemory() / 4);
-    return MeasureCeilings(pool, set, options);
-  }
-
   Result<std::unique_ptr<Model>> LoadModel(const EngineOptions& options, ThreadPool& pool) const {
     Progress progress("loading", format_ != Format::kJson);
     LoadOptions load;
@@ -151,7 +149,7 @@ class BenchVerb final : public Verb {
     return model_.kv_type.value_or(model.dtype() == DType::kF32 ? KvType::kF32 : KvType::kBF16);
   }
 
-  Status RunAll(const std::vector<BenchTest>& tests, const Model& model, ExecContext& ctx,
+  Status RunAll(const std::vector<BenchTest>& tests, const Model& model, ExecContext& ctx, CeilingMeter* meter,
                 std::vector<Row>& rows) const {
     Progress progress("bench", format_ != Format::kJson);
     for (size_t i = 0; i < tests.size(); ++i) {
@@ -168,7 +166,7 @@ class BenchVerb final : public Verb {
                                                                                   .max_tokens = test.Length(),
                                                                                   .max_sequences = test.batch}));
       StepRunner runner(model, *cache, ctx, std::max(chunk_, test.batch), model_.plain_attention);
-      ASSIGN_OR_RETURN(BenchResult result, RunBenchTest(test, repetitions_, model, *cache, runner));
+      ASSIGN_OR_RETURN(BenchResult result, RunBenchTest(test, repetitions_, model, *cache, runner, meter));
       rows.push_back({.result = std::move(result), .share = {}});
     }
     return OkStatus();
@@ -181,6 +179,11 @@ class BenchVerb final : public Verb {
 
   // The caches could hold a good part of such a model, so that percent of bandwidth says little.
   static bool CacheSized(const Model& model) { return model.weight_bytes() < 10 * LastLevelCacheBytes(); }
+
+  static std::string LimitText(const LimitShare& share) {
+    if (share.limit == "bandwidth") return fmt::format("{:.1f} GB/s", share.value / 1e9);
+    return fmt::format("{:.0f} GFLOP/s {}", share.value / 1e9, share.limit);
+  }
 
   Status PrintJson(const std::vector<Row>& rows, const Model& model, const ExecContext& ctx) const {
     boost::json::array array;
@@ -201,7 +204,9 @@ class BenchVerb final : public Verb {
       if (limits_) {
         object["limit"] = row.share.limit;
         object["limit_value"] = row.share.value;
+        object["limit_best"] = row.share.best;
         object["pct_of_limit"] = row.share.percent;
+        object["pct_of_best"] = row.share.percent_best;
       }
       array.push_back(std::move(object));
     }
@@ -221,18 +226,19 @@ class BenchVerb final : public Verb {
     if (md) line("---", "---", "--:", "---", "--:", "--:", "---");
     for (const Row& row : rows) {
       const BenchResult& result = row.result;
-      const std::string share = limits_ ? fmt::format("{:.1f} % of {}{}", row.share.percent, row.share.limit,
-                                                      flagged && row.share.limit == "bandwidth" ? " *" : "")
-                                        : std::string("not measured");
+      const std::string share =
+          limits_ ? fmt::format("{:.1f} % of {} ({:.1f} % of the best){}", row.share.percent, LimitText(row.share),
+                                row.share.percent_best, flagged && row.share.limit == "bandwidth" ? " *" : "")
+                  : std::string("not measured");
       line(ModelName(), DTypeName(model.dtype()), ctx.pool->size(), result.test.Name(),
            fmt::format("{:.2f} ± {:.2f}", result.Mean(), result.StandardDeviation()),
            fmt::format("{:.2f}", result.Median()), share);
     }
     if (limits_) {
-      text +=
-          fmt::format("{}limits with {} threads ({}): reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s\n",
-                      md ? "\n" : "", ctx.pool->size(), KernelSetName(*ctx.kernels), ceilings.read_bytes_per_s / 1e9,
-                      ceilings.fp32_flops / 1e9, ceilings.bf16_flops / 1e9);
+      text += fmt::format(
+          "{}best limits with {} threads ({}): reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s\n",
+          md ? "\n" : "", ctx.pool->size(), KernelSetName(*ctx.kernels), ceilings.read_bytes_per_s / 1e9,
+          ceilings.fp32_flops / 1e9, ceilings.bf16_flops / 1e9);
     }
     if (flagged) {
       text += fmt::format(

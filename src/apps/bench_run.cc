@@ -72,6 +72,14 @@ Result<double> TimeRun(const BenchTest& test, int64_t steps, const Model& model,
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+template <class Fn>
+Ceilings Combine(const Ceilings& a, const Ceilings& b, const Fn& fn) {
+  return {.read_bytes_per_s = fn(a.read_bytes_per_s, b.read_bytes_per_s),
+          .fp32_flops = fn(a.fp32_flops, b.fp32_flops),
+          .bf16_flops = fn(a.bf16_flops, b.bf16_flops),
+          .int8_ops = fn(a.int8_ops, b.int8_ops)};
+}
+
 }  // namespace
 
 std::string BenchTest::Name() const {
@@ -109,12 +117,14 @@ double BenchResult::Mean() const {
   return std::accumulate(tok_s.begin(), tok_s.end(), 0.0) / static_cast<double>(tok_s.size());
 }
 
-double BenchResult::Median() const {
-  std::vector<double> sorted = tok_s;
-  std::sort(sorted.begin(), sorted.end());
-  const size_t middle = sorted.size() / 2;
-  return sorted.size() % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+double Median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
+
+double BenchResult::Median() const { return apps::Median(tok_s); }
 
 double BenchResult::StandardDeviation() const {
   if (tok_s.size() < 2) return 0;
@@ -124,41 +134,52 @@ double BenchResult::StandardDeviation() const {
   return std::sqrt(squares / static_cast<double>(tok_s.size() - 1));
 }
 
-LimitShare ShareOfLimit(const BenchResult& result, const Ceilings& ceilings, DType weights) {
+LimitShare ShareOfLimit(const BenchResult& result, const Ceilings& best, DType weights) {
   const auto tokens = static_cast<double>(result.test.TokensPerRun());
   LimitShare share;
   share.bytes_per_token = static_cast<double>(result.per_run.weight_bytes + result.per_run.kv_bytes) / tokens;
   share.flops_per_token = static_cast<double>(result.per_run.matmul_flops + result.per_run.attention_flops) / tokens;
+  if (best.read_bytes_per_s <= 0) return share;
   // fp16 weights are widened and multiplied in fp32.
   const bool bf16 = weights == DType::kBF16;
-  const double peak = bf16 ? ceilings.bf16_flops : ceilings.fp32_flops;
-  const double read_time = ceilings.read_bytes_per_s > 0 ? share.bytes_per_token / ceilings.read_bytes_per_s : 0;
-  const double compute_time = peak > 0 ? share.flops_per_token / peak : 0;
-  const bool by_reading = read_time >= compute_time;
+  const auto peak = [bf16](const Ceilings& c) { return bf16 ? c.bf16_flops : c.fp32_flops; };
+  const bool by_reading = share.bytes_per_token / best.read_bytes_per_s >= share.flops_per_token / peak(best);
+  const double work = by_reading ? share.bytes_per_token : share.flops_per_token;
+  const auto limit = [&](const Ceilings& c) { return by_reading ? c.read_bytes_per_s : peak(c); };
   share.limit = by_reading ? "bandwidth" : bf16 ? "bf16" : "fp32";
-  share.value = by_reading ? ceilings.read_bytes_per_s : peak;
-  share.percent = 100 * result.Median() * std::max(read_time, compute_time);
+  share.best = limit(best);
+  share.percent_best = 100 * result.Median() * work / share.best;
+  std::vector<double> limits;
+  std::vector<double> shares;
+  for (size_t i = 0; i < result.limits.size(); ++i) {
+    limits.push_back(limit(result.limits[i]));
+    shares.push_back(100 * result.tok_s[i] * work / limits.back());
+  }
+  share.value = Median(limits);
+  share.percent = Median(shares);
   return share;
 }
 
-Ceilings Best(const Ceilings& a, const Ceilings& b) {
-  return {.read_bytes_per_s = std::max(a.read_bytes_per_s, b.read_bytes_per_s),
-          .fp32_flops = std::max(a.fp32_flops, b.fp32_flops),
-          .bf16_flops = std::max(a.bf16_flops, b.bf16_flops),
-          .int8_ops = std::max(a.int8_ops, b.int8_ops)};
+Ceilings Better(const Ceilings& a, const Ceilings& b) {
+  return Combine(a, b, [](double x, double y) { return std::max(x, y); });
 }
 
 Result<BenchResult> RunBenchTest(const BenchTest& test, int repetitions, const Model& model, KvCache& cache,
-                                 StepRunner& runner) {
+                                 StepRunner& runner, CeilingMeter* meter) {
   constexpr int64_t kWarmupSteps = 4;
   const auto warm = TimeRun(test, std::min(test.tokens, kWarmupSteps), model, cache, runner);
   if (!warm.ok()) return warm.status().WithContext(test.Name());
-  BenchResult result{.test = test, .tok_s = {}, .per_run = {}};
+  BenchResult result{.test = test, .tok_s = {}, .limits = {}, .per_run = {}};
+  Ceilings before = meter ? meter->Now() : Ceilings{};
   for (int i = 0; i < repetitions; ++i) {
     const auto seconds = TimeRun(test, test.tokens, model, cache, runner);
     if (!seconds.ok()) return seconds.status().WithContext(test.Name());
     result.tok_s.push_back(static_cast<double>(test.TokensPerRun()) / *seconds);
     result.per_run = runner.ctx().counters;
+    if (meter == nullptr) continue;
+    const Ceilings after = meter->Now();
+    result.limits.push_back(Combine(before, after, [](double x, double y) { return (x + y) / 2; }));
+    before = after;
   }
   return result;
 }

@@ -34,30 +34,38 @@ Result<BenchTest> ParseBenchTest(std::string_view name);
 
 struct BenchResult {
   BenchTest test;
-  std::vector<double> tok_s;  // of every repetition
-  OpCounters per_run;         // work of one run
+  std::vector<double> tok_s;     // of every repetition
+  std::vector<Ceilings> limits;  // around every repetition, or none
+  OpCounters per_run;            // work of one run
 
   double Mean() const;
   double Median() const;
   double StandardDeviation() const;  // 0 for a single repetition
 };
 
-/// How near a result is to what the machine can do.
+/// How near a result is to what the machine can do. The speed of a shared machine drifts, so every run is compared
+/// with what was measured just before and after it.
 struct LimitShare {
-  std::string_view limit;  // "bandwidth", "bf16" or "fp32": the one that binds
-  double value = 0;        // bytes or operations per second
-  double percent = 0;      // of it, by the median
+  std::string_view limit;   // "bandwidth", "bf16" or "fp32": the one that binds
+  double value = 0;         // of that limit: bytes or operations per second, the median of the runs' limits
+  double best = 0;          // the best ever measured in this process
+  double percent = 0;       // median over the runs of the share of the run's own limit
+  double percent_best = 0;  // the median run's share of `best`
   double bytes_per_token = 0;
   double flops_per_token = 0;
 };
-LimitShare ShareOfLimit(const BenchResult& result, const Ceilings& ceilings, DType weights);
+/// `best`: see LimitShare; zeros when limits were not measured, which leaves only the work per token.
+LimitShare ShareOfLimit(const BenchResult& result, const Ceilings& best, DType weights);
 
 /// The better of two measurements, limit by limit.
-Ceilings Best(const Ceilings& a, const Ceilings& b);
+Ceilings Better(const Ceilings& a, const Ceilings& b);
+
+double Median(std::vector<double> values);
 
 /// Runs the test once for warming up and `repetitions` times for the record, each on fresh sequences of `cache`.
-/// Token ids are arbitrary but fixed. A rate counts the whole step as generation runs it, sampling excluded.
+/// Token ids are arbitrary but fixed. A rate counts the whole step as generation runs it, sampling excluded. With a
+/// `meter` the limits are measured before and after every repetition.
 Result<BenchResult> RunBenchTest(const BenchTest& test, int repetitions, const Model& model, KvCache& cache,
-                                 StepRunner& runner);
+                                 StepRunner& runner, CeilingMeter* meter);
 
 }  // namespace kvasir::apps

@@ -5,8 +5,8 @@
 #include <chrono>
 #include <cstring>
 
-#include "base/buffer.h"
 #include "base/checked.h"
+#include "base/limits.h"
 #include "kernels/kernel_set.h"
 
 namespace kvasir {
@@ -19,68 +19,97 @@ double SecondsSince(Clock::time_point begin) { return std::chrono::duration<doub
 /// Keeps the compiler from dropping a result.
 std::atomic<uint64_t> kept{0};
 
-/// The best rate of `once`, which does `amount` units of work per call, over at least two calls and `seconds`.
+/// Calls `once`, which does `amount` units of work and returns its seconds, for at least two calls and `seconds`:
+/// units per second of the best call, or of all together.
 template <class Fn>
-double BestRate(double seconds, double amount, const Fn& once) {
-  double best = 0.0;
-  const auto begin = Clock::now();
-  for (int i = 0; i < 2 || SecondsSince(begin) < seconds; ++i) {
-    const auto start = Clock::now();
-    once();
-    best = std::max(best, amount / SecondsSince(start));
+double Rate(double seconds, double amount, bool best, const Fn& once) {
+  double least = 1e30;
+  double total = 0.0;
+  int calls = 0;
+  for (; calls < 2 || total < seconds; ++calls) {
+    const double taken = once();
+    least = std::min(least, taken);
+    total += taken;
   }
-  return best;
-}
-
-Result<double> ReadRate(ThreadPool& pool, const ProbeKernels& probes, const CeilingOptions& options) {
-  const int64_t part = RoundUp(std::max<int64_t>(options.buffer_bytes, 1) / pool.size() + 1, 4096);
-  ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(part * pool.size(), MemoryOwner::kOther));
-  std::byte* const data = buffer.data();
-  // Written by the thread that will read it: pages never written are all the same page of zeros.
-  pool.Run([&](int worker) { std::memset(data + worker * part, worker + 1, static_cast<size_t>(part)); });
-  double best = 0.0;
-  for (int pattern = 0; pattern < probes.read_patterns; ++pattern) {
-    const double rate = BestRate(options.seconds_each / probes.read_patterns, static_cast<double>(buffer.size()), [&] {
-      pool.Run([&](int worker) {
-        kept.fetch_add(probes.read(data + worker * part, part, pattern), std::memory_order_relaxed);
-      });
-    });
-    best = std::max(best, rate);
-  }
-  return best;
-}
-
-double PeakRate(ThreadPool& pool, int64_t (*probe)(int64_t, float*) noexcept, double seconds) {
-  if (probe == nullptr) return 0.0;
-  const auto run = [&](int64_t rounds) {
-    float sink = 1.0f;
-    const int64_t operations = probe(rounds, &sink);
-    kept.fetch_add(static_cast<uint64_t>(sink != 0.0f), std::memory_order_relaxed);
-    return operations;
-  };
-  // As many rounds as take about five milliseconds: shorter than a time slice, longer than the start of the threads.
-  int64_t rounds = 1024;
-  double taken = 0.0;
-  while (taken < 0.005) {
-    rounds *= 2;
-    const auto start = Clock::now();
-    run(rounds);
-    taken = SecondsSince(start);
-  }
-  const double operations = static_cast<double>(run(rounds)) * pool.size();
-  return BestRate(seconds, operations, [&] { pool.Run([&](int) { run(rounds); }); });
+  return best ? amount / least : amount * calls / total;
 }
 
 }  // namespace
 
-Result<Ceilings> MeasureCeilings(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options) {
-  const ProbeKernels& probes = *set.probes;
+Result<CeilingMeter> CeilingMeter::Create(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options) {
+  constexpr int64_t kLeastBuffer = int64_t{256} << 20;
+  int64_t bytes = options.buffer_bytes;
+  // A small machine gives what it has.
+  if (bytes <= 0) bytes = std::min(std::max(kLeastBuffer, 8 * LastLevelCacheBytes()), AvailableMemory() / 4);
+  const int64_t part = RoundUp(std::max<int64_t>(bytes, 1) / pool.size() + 1, 4096);
+  ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(part * pool.size(), MemoryOwner::kOther));
+  std::byte* const data = buffer.data();
+  // Written by the thread that will read it: pages never written are all the same page of zeros.
+  pool.Run([&](int worker) { std::memset(data + worker * part, worker + 1, static_cast<size_t>(part)); });
+  return CeilingMeter(pool, set, options, std::move(buffer), part);
+}
+
+double CeilingMeter::ReadOnce(int pattern) {
+  const std::byte* const data = buffer_.data();
+  const auto start = Clock::now();
+  pool_->Run([&](int worker) {
+    kept.fetch_add(set_->probes->read(data + worker * part_, part_, pattern), std::memory_order_relaxed);
+  });
+  return SecondsSince(start);
+}
+
+double CeilingMeter::PeakRate(int64_t (*probe)(int64_t, float*) noexcept, int64_t* rounds, bool best) {
+  if (probe == nullptr) return 0.0;
+  const auto run = [&](int64_t n) {
+    float sink = 1.0f;
+    const int64_t operations = probe(n, &sink);
+    kept.fetch_add(static_cast<uint64_t>(sink != 0.0f), std::memory_order_relaxed);
+    return operations;
+  };
+  // As many rounds as take about five milliseconds: shorter than a time slice, longer than the start of the threads.
+  if (*rounds == 0) {
+    *rounds = 1024;
+    double taken = 0.0;
+    while (taken < 0.005) {
+      *rounds *= 2;
+      const auto start = Clock::now();
+      run(*rounds);
+      taken = SecondsSince(start);
+    }
+  }
+  const double operations = static_cast<double>(run(*rounds)) * pool_->size();
+  return Rate(best ? options_.seconds_each : options_.seconds_again, operations, best, [&] {
+    const auto start = Clock::now();
+    pool_->Run([&](int) { run(*rounds); });
+    return SecondsSince(start);
+  });
+}
+
+Ceilings CeilingMeter::Measure(bool best) {
+  const ProbeKernels& probes = *set_->probes;
+  const auto bytes = static_cast<double>(buffer_.size());
   Ceilings ceilings;
-  ASSIGN_OR_RETURN(ceilings.read_bytes_per_s, ReadRate(pool, probes, options));
-  ceilings.fp32_flops = PeakRate(pool, probes.fp32, options.seconds_each);
-  ceilings.bf16_flops = probes.bf16 ? PeakRate(pool, probes.bf16, options.seconds_each) : ceilings.fp32_flops;
-  ceilings.int8_ops = PeakRate(pool, probes.int8, options.seconds_each);
+  if (best || pattern_ < 0) {
+    double fastest = 0.0;
+    for (int pattern = 0; pattern < probes.read_patterns; ++pattern) {
+      const double rate =
+          Rate(options_.seconds_each / probes.read_patterns, bytes, true, [&] { return ReadOnce(pattern); });
+      if (rate > fastest) pattern_ = pattern;
+      fastest = std::max(fastest, rate);
+    }
+    ceilings.read_bytes_per_s = fastest;
+  }
+  if (!best) {
+    ceilings.read_bytes_per_s = Rate(options_.seconds_again, bytes, false, [&] { return ReadOnce(pattern_); });
+  }
+  ceilings.fp32_flops = PeakRate(probes.fp32, &rounds_[0], best);
+  ceilings.bf16_flops = probes.bf16 ? PeakRate(probes.bf16, &rounds_[1], best) : ceilings.fp32_flops;
+  ceilings.int8_ops = PeakRate(probes.int8, &rounds_[2], best);
   return ceilings;
 }
+
+Ceilings CeilingMeter::Best() { return Measure(true); }
+
+Ceilings CeilingMeter::Now() { return Measure(false); }
 
 }  // namespace kvasir

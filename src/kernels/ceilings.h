@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "base/buffer.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "kernels/exec.h"
@@ -18,13 +19,41 @@ struct Ceilings {
 };
 
 struct CeilingOptions {
-  int64_t buffer_bytes = int64_t{1} << 30;  // read for the bandwidth; many times the last-level cache
-  double seconds_each = 0.3;                // spent on each limit
+  int64_t buffer_bytes = 0;    // read for the bandwidth; 0: eight times the last-level cache, 256 MiB at least
+  double seconds_each = 0.3;   // spent on each limit by Best
+  double seconds_again = 0.1;  // spent on each limit by Now
 };
 
-/// Measures with the pool's threads and the instructions of `set`. Every limit is the best of many short runs (and,
-/// for reading, of several access patterns), so that a busy neighbour lowers it as little as possible.
-/// ResourceExhausted when the buffer cannot be allocated.
-Result<Ceilings> MeasureCeilings(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options = {});
+/// Measures with a pool's threads and a kernel set's instructions; holds the memory that is read. Not thread-safe;
+/// the pool must be idle during a call and outlive the meter.
+class CeilingMeter {
+ public:
+  /// ResourceExhausted when the buffer cannot be allocated.
+  static Result<CeilingMeter> Create(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options = {});
+
+  /// Every limit is the best of many short runs (and, for reading, of several access patterns), so that a busy
+  /// neighbour lowers it as little as possible: what the hardware can do.
+  Ceilings Best();
+
+  /// The mean rates over `seconds_again` each: what the machine gives at this moment, to be compared with work done
+  /// just before or after.
+  Ceilings Now();
+
+ private:
+  CeilingMeter(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options, Buffer buffer, int64_t part)
+      : pool_(&pool), set_(&set), options_(options), buffer_(std::move(buffer)), part_(part) {}
+
+  double ReadOnce(int pattern);  // seconds
+  double PeakRate(int64_t (*probe)(int64_t, float*) noexcept, int64_t* rounds, bool best);
+  Ceilings Measure(bool best);
+
+  ThreadPool* pool_;
+  const KernelSet* set_;
+  CeilingOptions options_;
+  Buffer buffer_;
+  int64_t part_ = 0;     // bytes per thread
+  int pattern_ = -1;     // the fastest one, once known
+  int64_t rounds_[3]{};  // of each peak that take about five milliseconds, once known
+};
 
 }  // namespace kvasir
