@@ -23,8 +23,20 @@ enum class DType : uint8_t {
   kI64,
   kU64,
   kBool,
+  // GGUF block types (quant/gguf_blocks.h takes them apart).
   kQ4_0,
-  kQ8_0,  // GGUF block types: 32 elements with one fp16 scale
+  kQ8_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kIQ4_XS,
+  kMXFP4,
 };
 
 /// The type's short lower-case name, e.g. "bf16", "q8_0".
@@ -33,7 +45,7 @@ std::string_view DTypeName(DType type);
 /// Parses a name as used on the command line and in config.json ("bf16", "bfloat16", "float32", "f32", …).
 std::optional<DType> ParseDType(std::string_view name);
 
-/// Elements in one block: 1 for plain types, 32 for kQ4_0 and kQ8_0.
+/// Elements in one block: 1 for plain types, 32 or 256 for GGUF's block types.
 int64_t DTypeBlockSize(DType type);
 
 /// Bytes of one block (of one element for plain types).

@@ -80,6 +80,10 @@ TEST(DType, SizesAndNames) {
   EXPECT_EQ(ParseDType("torch.bfloat16"), DType::kBF16);
   EXPECT_EQ(ParseDType("half"), DType::kF16);
   EXPECT_EQ(ParseDType("int4"), std::nullopt);
+  EXPECT_EQ(ParseDType("mxfp4"), DType::kMXFP4);  // the table is in the order of the enumerators
+  EXPECT_EQ(DTypeName(DType::kQ6_K), "q6_k");
+  EXPECT_EQ(DTypeBytes(DType::kQ6_K, 512), 420);
+  EXPECT_EQ(DTypeBytes(DType::kQ6_K, 32), std::nullopt);
 }
 
 TEST(Status, CarriesContext) {
