@@ -37,7 +37,7 @@ double Rate(double seconds, double amount, bool best, const Fn& once) {
 }  // namespace
 
 Result<CeilingMeter> CeilingMeter::Create(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options) {
-  constexpr int64_t kLeastBuffer = int64_t{256} << 20;
+  constexpr int64_t kLeastBuffer = int64_t{1} << 30;
   int64_t bytes = options.buffer_bytes;
   // A small machine gives what it has.
   if (bytes <= 0) bytes = std::min(std::max(kLeastBuffer, 8 * LastLevelCacheBytes()), AvailableMemory() / 4);

@@ -19,7 +19,7 @@ struct Ceilings {
 };
 
 struct CeilingOptions {
-  int64_t buffer_bytes = 0;    // read for the bandwidth; 0: eight times the last-level cache, 256 MiB at least
+  int64_t buffer_bytes = 0;    // read for the bandwidth; 0: eight times the last-level cache, 1 GiB at least
   double seconds_each = 0.3;   // spent on each limit by Best
   double seconds_again = 0.1;  // spent on each limit by Now
 };
