@@ -21,7 +21,8 @@ struct GgufBlock {
   uint8_t mins[16]{};
 };
 
-/// Takes the block of `type` at `in` (DTypeBlockBytes bytes, any alignment) apart. REQUIRES: IsGgufBlockType(type).
+/// Takes the block of `type` at `in` (DTypeBlockBytes bytes, any alignment) apart. Parts that the type does not have
+/// keep their values. REQUIRES: IsGgufBlockType(type).
 void DecodeGgufBlock(DType type, const std::byte* in, GgufBlock* out) noexcept;
 
 /// Whether `type` is one of the types above.
@@ -31,7 +32,8 @@ bool IsGgufBlockType(DType type);
 extern const int8_t kIq4Values[16];
 extern const int8_t kMxfp4Values[16];
 
-/// out: blocks · DTypeBlockSize(type) values, equal to the published reference to the bit.
+/// in: `blocks` blocks, any alignment; out: blocks · DTypeBlockSize(type) values, equal to the published reference to
+/// the bit. No value of a block whose fp16 numbers are not finite is finite. REQUIRES: IsGgufBlockType(type).
 void DequantizeGgufBlocks(DType type, const std::byte* in, int64_t blocks, float* out) noexcept;
 
 }  // namespace kvasir
