@@ -145,7 +145,7 @@ class InspectVerb final : public Verb {
                     KvTypeName(plan.kv_type), HumanBytes(plan.plan.kv_bytes_per_token * plan.context), plan.context);
     if (tensors_ || check_) {
       for (size_t i = 0; i < tensors.size(); ++i) {
-        text += fmt::format("{:<52} {:<5} {:<20}", tensors[i].name, DTypeName(tensors[i].dtype),
+        text += fmt::format("{:<52} {:<6} {:<20}", tensors[i].name, DTypeName(tensors[i].dtype),
                             ShapeText(tensors[i].shape));
         if (stats[i]) {
           text +=

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/dtype.h"
+#include "quant/gguf_blocks.h"
 
 namespace kvasir::apps {
 namespace {
@@ -40,19 +41,10 @@ struct Partial {
   }
 };
 
-// GGUF blocks: an fp16 scale, then 32 values in 8 bits, or in 4 bits with the second half in the high nibbles.
 void AddBlock(DType dtype, const std::byte* block, Partial& partial) {
-  const double scale = static_cast<double>(ToFloat(LoadAs<Float16>(block)));
-  const std::byte* quants = block + 2;
-  if (dtype == DType::kQ8_0) {
-    for (int i = 0; i < 32; ++i) partial.Add(scale * LoadAs<int8_t>(quants + i));
-    return;
-  }
-  for (int i = 0; i < 16; ++i) {
-    const int byte = std::to_integer<int>(quants[i]);
-    partial.Add(scale * ((byte & 15) - 8));
-    partial.Add(scale * ((byte >> 4) - 8));
-  }
+  float values[256];
+  DequantizeGgufBlocks(dtype, block, 1, values);
+  for (int64_t i = 0; i < DTypeBlockSize(dtype); ++i) partial.Add(static_cast<double>(values[i]));
 }
 
 void AddRange(const RawTensor& tensor, int64_t begin, int64_t end, Partial& partial) {
@@ -74,10 +66,8 @@ bool IsNumeric(DType dtype) {
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
-    case DType::kF64:
-    case DType::kQ4_0:
-    case DType::kQ8_0: return true;
-    default: return false;
+    case DType::kF64: return true;
+    default: return IsGgufBlockType(dtype);
   }
 }
 

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "base/dtype.h"
+#include "quant/gguf_blocks.h"
 
 namespace kvasir::apps {
 namespace {
@@ -74,6 +76,26 @@ TEST(ScanTensor, ReadsBlocks) {
   std::memcpy(q4.data(), &inf, 2);
   const auto bad = ScanTensor(Tensor(DType::kQ4_0, q4, {32}), pool);
   EXPECT_EQ(bad->nans + bad->infinities, 32);
+}
+
+TEST(ScanTensor, ReadsEveryBlockType) {
+  ThreadPool pool(1);
+  for (int type = 0; type <= static_cast<int>(DType::kMXFP4); ++type) {
+    const DType dtype = static_cast<DType>(type);
+    if (!IsGgufBlockType(dtype)) continue;
+    const int64_t elements = 3 * DTypeBlockSize(dtype);
+    std::vector<uint8_t> bytes(static_cast<size_t>(3 * DTypeBlockBytes(dtype)));
+    // 0x3b and less: fp16 numbers are finite wherever they lie.
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 89 % 251) & 0x3b;
+    std::vector<float> values(static_cast<size_t>(elements));
+    DequantizeGgufBlocks(dtype, reinterpret_cast<const std::byte*>(bytes.data()), 3, values.data());
+    const auto stats = ScanTensor(Tensor(dtype, bytes, {elements}), pool);
+    ASSERT_TRUE(stats) << DTypeName(dtype);
+    EXPECT_TRUE(stats->clean());
+    EXPECT_EQ(stats->elements, elements);
+    EXPECT_EQ(stats->min, static_cast<double>(*std::ranges::min_element(values))) << DTypeName(dtype);
+    EXPECT_EQ(stats->max, static_cast<double>(*std::ranges::max_element(values))) << DTypeName(dtype);
+  }
 }
 
 TEST(ScanTensor, GivesTheSameFiguresForAnyNumberOfThreads) {

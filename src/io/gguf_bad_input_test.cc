@@ -18,6 +18,10 @@ using testing::TempFolder;
 // GGUF's numbers of types.
 constexpr uint32_t kUint8 = 0, kUint32 = 4, kFloat32 = 6, kBool = 7, kString = 8, kArray = 9, kUint64 = 10;
 constexpr uint32_t kF32 = 0, kQ8 = 8;
+constexpr std::pair<uint32_t, DType> kBlockTypes[] = {
+    {2, DType::kQ4_0},    {3, DType::kQ4_1},    {6, DType::kQ5_0},  {7, DType::kQ5_1},  {8, DType::kQ8_0},
+    {10, DType::kQ2_K},   {11, DType::kQ3_K},   {12, DType::kQ4_K}, {13, DType::kQ5_K}, {14, DType::kQ6_K},
+    {20, DType::kIQ4_NL}, {23, DType::kIQ4_XS}, {39, DType::kMXFP4}};
 
 std::string Text(std::string_view text) { return Raw<uint64_t>(text.size()) + std::string(text); }
 std::string Key(std::string_view key, uint32_t type, const std::string& value) { return Text(key) + Raw(type) + value; }
@@ -194,6 +198,25 @@ TEST(GgufBadInputTest, BadTensorDescriptions) {
       {"m.gguf: tensor \"w\" stands twice"}));
 }
 
+TEST(GgufBadInputTest, BlocksThatAreCutShort) {
+  for (const auto& [id, dtype] : kBlockTypes) {
+    const uint64_t size = static_cast<uint64_t>(DTypeBlockSize(dtype));
+    const size_t bytes = static_cast<size_t>(6 * DTypeBlockBytes(dtype));
+    const std::string tensor = Tensor("w", {2 * size, 3}, id, 0);
+    const std::string whole = Build({.tensors = {tensor}, .data_bytes = bytes});
+    const auto file = GgufFile::Parse(Bytes(whole), "m.gguf");
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    EXPECT_EQ((*file)->tensors()[0].dtype, dtype);
+    EXPECT_EQ((*file)->tensors()[0].bytes, static_cast<int64_t>(bytes));
+    EXPECT_TRUE(Fails(TensorError(tensor, bytes - 1), {"m.gguf: tensor \"w\"", "truncated"}));
+    for (uint64_t row : {size - 1, size + 1, size / 2}) {
+      EXPECT_TRUE(Fails(TensorError(Tensor("w", {row, 32}, id, 0), 1 << 20),
+                        {fmt::format("m.gguf: tensor \"w\": rows of {}", row),
+                         fmt::format("blocks of {} ({})", size, DTypeName(dtype))}));
+    }
+  }
+}
+
 TEST(GgufBadInputTest, SizesThatOverflow) {
   const uint64_t half = uint64_t{1} << 32;
   const std::vector<std::vector<uint64_t>> shapes = {{UINT64_MAX},        {uint64_t{1} << 63},
@@ -225,7 +248,8 @@ TEST(GgufBadInputTest, OffsetsOutsideTheFileOrEachOther) {
 
 TEST(GgufBadInputTest, UnknownTypes) {
   EXPECT_TRUE(Fails(TensorError(Tensor("w", {32}, 4, 0)), {"tensor \"w\": its type q4_2", "removed from ggml"}));
-  EXPECT_TRUE(Fails(TensorError(Tensor("w", {32}, 14, 0)), {"tensor \"w\": its type q6_k", "low-precision formats"}));
+  EXPECT_TRUE(
+      Fails(TensorError(Tensor("w", {256}, 16, 0)), {"tensor \"w\": its type iq2_xxs", "convert the original"}));
   EXPECT_TRUE(Fails(TensorError(Tensor("w", {32}, 99, 0)), {"tensor \"w\": has the unknown type number 99"}));
   EXPECT_TRUE(Fails(TensorError(Tensor("w", {32}, UINT32_MAX, 0)), {"4294967295"}));
 }

@@ -171,9 +171,9 @@ TEST(GgufTest, GettersFallBackOnlyWhenTheKeyIsAbsent) {
 }
 
 TEST(GgufTest, RefusesUnknownBlockTypesByName) {
-  const Status status = GgufFile::Open(Fixture("q4_k.gguf")).status();
+  const Status status = GgufFile::Open(Fixture("iq2_xxs.gguf")).status();
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
-  EXPECT_TRUE(Fails(status, {"q4_k.gguf: tensor \"blk.0.ffn_up.weight\"", "type q4_k", "low-precision formats"}));
+  EXPECT_TRUE(Fails(status, {"iq2_xxs.gguf: tensor \"blk.0.ffn_up.weight\"", "type iq2_xxs", "q8_0, q6_k"}));
 }
 
 TEST(GgufSplitTest, OpensAllPartsFromAnyOfThem) {

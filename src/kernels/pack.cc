@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "kernels/kernel_set.h"
 #include "kernels/ops.h"
+#include "quant/gguf_blocks.h"
 
 namespace kvasir {
 namespace {
@@ -62,6 +63,7 @@ void RowToF32(const PackKernels& kernels, DType dtype, const std::byte* in, int6
     case DType::kQ4_0: kernels.q4_0_to_f32(in, CeilDiv(n, 32), out); return;
     default: break;
   }
+  if (IsGgufBlockType(dtype)) return DequantizeGgufBlocks(dtype, in, CeilDiv(n, DTypeBlockSize(dtype)), out);
   const int64_t bytes = DTypeBlockBytes(dtype);
   for (int64_t i = 0; i < n; ++i) out[i] = LoadElement(dtype, in + i * bytes);
 }

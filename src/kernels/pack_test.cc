@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "kernels/ops.h"
 #include "kernels/testing.h"
+#include "quant/gguf_blocks.h"
 
 namespace kvasir {
 namespace {
@@ -41,6 +42,18 @@ void AppendCast(Source& s, float x) {
   s.values.push_back(static_cast<float>(value));
 }
 
+/// A block of any type, of bytes that hold no fp16 number beyond 1 wherever such numbers lie.
+void AppendBlock(Source& s, Random& random) {
+  std::byte block[256];
+  const size_t bytes = static_cast<size_t>(DTypeBlockBytes(s.dtype));
+  for (size_t i = 0; i < bytes; ++i) block[i] = static_cast<std::byte>(random.Below(256) & 0x3b);
+  Append(s.bytes, block, bytes);
+  float values[256];
+  DequantizeGgufBlocks(s.dtype, block, 1, values);
+  s.values.insert(s.values.end(), values, values + DTypeBlockSize(s.dtype));
+}
+
+/// A block of q8_0 or q4_0, worked out here.
 void AppendQuantized(Source& s, Random& random) {
   const Float16 scale = ToFloat16(0.01f + 0.02f * std::abs(random.Normal()));
   Append(s.bytes, &scale, 2);
@@ -62,7 +75,8 @@ Source MakeSource(DType dtype, int64_t rows, int64_t cols) {
   Random random(static_cast<uint32_t>(rows * 1000 + cols));
   for (int64_t i = 0; i < rows * cols; ++i) {
     if (DTypeBlockSize(dtype) > 1) {
-      AppendQuantized(s, random);
+      const bool own = dtype == DType::kQ8_0 || dtype == DType::kQ4_0;
+      own ? AppendQuantized(s, random) : AppendBlock(s, random);
       i += DTypeBlockSize(dtype) - 1;
       continue;
     }
@@ -148,11 +162,12 @@ void CheckPacked(const Source& s, WeightFormat format, std::span<const PackSourc
 }
 
 TEST(PackTest, EveryTypeToEveryFormat) {
-  for (int type = 0; type <= static_cast<int>(DType::kQ8_0); ++type) {
+  for (int type = 0; type <= static_cast<int>(DType::kMXFP4); ++type) {
     const DType dtype = static_cast<DType>(type);
     for (WeightFormat format : kAllFormats) {
       for (int64_t rows : {1, 15, 16, 17, 40}) {
-        for (int64_t cols : {32, 96, 544, 1056}) {
+        for (int64_t cols : {32, 96, 256, 544, 768, 1056}) {
+          if (cols % DTypeBlockSize(dtype) != 0) continue;
           const Source s = MakeSource(dtype, rows, cols);
           CheckPacked(s, format, RowsOf(s));
         }

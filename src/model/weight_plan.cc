@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "model/weights.h"
+#include "quant/gguf_blocks.h"
 
 namespace kvasir {
 namespace {
@@ -20,10 +21,8 @@ bool IsFloatTensor(DType type) {
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
-    case DType::kF64:
-    case DType::kQ4_0:
-    case DType::kQ8_0: return true;
-    default: return false;
+    case DType::kF64: return true;
+    default: return IsGgufBlockType(type);
   }
 }
 

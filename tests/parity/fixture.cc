@@ -7,6 +7,9 @@
 #include <limits>
 
 #include "io/safetensors.h"
+#include "model/forward.h"
+#include "model/weight_rules.h"
+#include "model/weights.h"
 
 namespace kvasir::parity {
 namespace {
@@ -93,6 +96,38 @@ Result<std::vector<float>> Step(const Model& model, Runtime& runtime, KvCache& c
   const int64_t vocabulary = model.spec().vocab_size;
   std::vector<float> logits(rows.size() * static_cast<size_t>(vocabulary));
   RETURN_IF_ERROR(model.Logits(ctx, hidden, {logits.data(), static_cast<int64_t>(rows.size()), vocabulary}));
+  return logits;
+}
+
+Result<std::vector<float>> LogitsBySpec(const DecoderSpec& spec, const ModelFiles& files, const TensorSource& source,
+                                        const Expected& expected, Runtime& runtime) {
+  RETURN_IF_ERROR(spec.Validate());
+  const ModelFamily* family = nullptr;
+  for (const ModelFamily& candidate : ModelFamilies()) {
+    if (candidate.name == spec.family) family = &candidate;
+  }
+  KVASIR_CHECK(family);
+  auto rules = files.gguf ? family->rules_gguf(spec, *files.gguf) : family->rules(spec, *files.source);
+  if (!rules.ok()) return rules.status();
+  ModelWeights weights;
+  ASSIGN_OR_RETURN(const WeightPlan plan, PlanWeights(spec, *rules, source, std::nullopt, weights));
+  ASSIGN_OR_RETURN(const Buffer buffer, PackWeights(plan, runtime.pool(), nullptr));
+
+  std::vector<KvLayerShape> shapes;
+  for (const LayerSpec& layer : spec.layers) shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
+  const std::vector<int32_t> tokens = expected.AllTokens();
+  const int64_t count = static_cast<int64_t>(tokens.size());
+  ASSIGN_OR_RETURN(auto cache,
+                   MakeKvCache(CacheKind::kDynamic, {.layers = shapes, .type = KvType::kF32, .max_tokens = count + 1}));
+  ASSIGN_OR_RETURN(const SeqId seq, cache->Create());
+  KVASIR_CHECK(cache->Reserve(seq, count));
+  ForwardBatch batch{.tokens = tokens, .output_rows = expected.rows};
+  batch.sequences.push_back({.seq = seq, .count = static_cast<int32_t>(count), .planned_length = count + 1});
+  ExecContext& ctx = runtime.ctx();
+  ctx.scratch->Reset();
+  ASSIGN_OR_RETURN(const MatView<float> hidden, RunForward(ctx, spec, weights, batch, *cache));
+  std::vector<float> logits(expected.rows.size() * static_cast<size_t>(spec.vocab_size));
+  RETURN_IF_ERROR(RunHead(ctx, spec, weights, hidden, {logits.data(), hidden.rows, spec.vocab_size}));
   return logits;
 }
 

@@ -53,6 +53,11 @@ class Runtime {
 Result<std::vector<float>> Step(const Model& model, Runtime& runtime, KvCache& cache, ForwardBatch batch,
                                 const std::vector<int32_t>& rows);
 
+/// Logits of expected.rows by a model with this spec and the tensors of `source`, named as in `files`; an error where
+/// its weights cannot be planned, packed or run.
+Result<std::vector<float>> LogitsBySpec(const DecoderSpec& spec, const ModelFiles& files, const TensorSource& source,
+                                        const Expected& expected, Runtime& runtime);
+
 /// Tolerances of a model by its weights' type, as parts of the largest logit.
 float Tolerance(const Model& model);
 

@@ -10,9 +10,6 @@
 #include <set>
 
 #include "fixture.h"
-#include "model/forward.h"
-#include "model/weight_rules.h"
-#include "model/weights.h"
 
 namespace kvasir::parity {
 namespace {
@@ -331,39 +328,6 @@ std::vector<Flip> AllFlips() {
   return flips;
 }
 
-/// What a model with this spec computes; an error where its weights cannot be planned or run.
-Result<std::vector<float>> LogitsBySpec(const DecoderSpec& spec, const ModelFiles& files, const Expected& expected,
-                                        Runtime& runtime) {
-  RETURN_IF_ERROR(spec.Validate());
-  const ModelFamily* family = nullptr;
-  for (const ModelFamily& candidate : ModelFamilies()) {
-    if (candidate.name == spec.family) family = &candidate;
-  }
-  KVASIR_CHECK(family);
-  auto rules = files.gguf ? family->rules_gguf(spec, *files.gguf) : family->rules(spec, *files.source);
-  if (!rules.ok()) return rules.status();
-  ModelWeights weights;
-  ASSIGN_OR_RETURN(const WeightPlan plan, PlanWeights(spec, *rules, *files.source, std::nullopt, weights));
-  ASSIGN_OR_RETURN(const Buffer buffer, PackWeights(plan, runtime.pool(), nullptr));
-
-  std::vector<KvLayerShape> shapes;
-  for (const LayerSpec& layer : spec.layers) shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
-  const std::vector<int32_t> tokens = expected.AllTokens();
-  const int64_t count = static_cast<int64_t>(tokens.size());
-  ASSIGN_OR_RETURN(auto cache,
-                   MakeKvCache(CacheKind::kDynamic, {.layers = shapes, .type = KvType::kF32, .max_tokens = count + 1}));
-  ASSIGN_OR_RETURN(const SeqId seq, cache->Create());
-  KVASIR_CHECK(cache->Reserve(seq, count));
-  ForwardBatch batch{.tokens = tokens, .output_rows = expected.rows};
-  batch.sequences.push_back({.seq = seq, .count = static_cast<int32_t>(count), .planned_length = count + 1});
-  ExecContext& ctx = runtime.ctx();
-  ctx.scratch->Reset();
-  ASSIGN_OR_RETURN(const MatView<float> hidden, RunForward(ctx, spec, weights, batch, *cache));
-  std::vector<float> logits(expected.rows.size() * static_cast<size_t>(spec.vocab_size));
-  RETURN_IF_ERROR(RunHead(ctx, spec, weights, hidden, {logits.data(), hidden.rows, spec.vocab_size}));
-  return logits;
-}
-
 /// Converters write a tied head out as a second tensor: then it makes no difference which one is used.
 bool HeadIsACopy(const ModelFiles& files) {
   const RawTensor* embedding = files.source->Find("token_embd.weight");
@@ -384,7 +348,7 @@ TEST(SpecFlips, EveryFieldOfEveryFixtureMatters) {
     // Rounding to bf16 would hide small changes; the same families stand there in fp32.
     if (files->spec.dtype == DType::kBF16) continue;
     const auto matches = [&](const DecoderSpec& spec) {
-      auto logits = LogitsBySpec(spec, *files, *expected, runtime);
+      auto logits = LogitsBySpec(spec, *files, *files->source, *expected, runtime);
       return logits.ok() && RelativeError(*logits, expected->logits, expected->LargestLogit()) <= 1e-4f;
     };
     ASSERT_TRUE(matches(files->spec)) << fixture.name;
