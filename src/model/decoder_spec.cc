@@ -1,6 +1,7 @@
 #include "model/decoder_spec.h"
 
 #include <cmath>
+#include <utility>
 
 namespace kvasir {
 namespace {
@@ -10,6 +11,9 @@ constexpr int64_t kMaxWidth = 1 << 20;
 constexpr int64_t kMaxVocab = 1 << 26;
 constexpr int64_t kMaxLayers = 10'000;
 constexpr int64_t kMaxContext = int64_t{1} << 40;
+// Beyond these, numbers in the forward pass stop being finite.
+constexpr double kMaxRopeFactor = 1e6;
+constexpr float kMaxAttentionScale = 1e4f;
 
 Status CheckRange(std::string_view what, int64_t value, int64_t min, int64_t max) {
   if (value >= min && value <= max) return OkStatus();
@@ -29,7 +33,10 @@ Status CheckAttention(const AttentionSpec& a) {
     return InvalidData("the config gives {} attention heads, which {} key-value heads do not divide", a.n_heads,
                        a.n_kv_heads);
   }
-  if (!std::isfinite(a.scale)) return InvalidData("the config gives an attention scale that is not finite");
+  if (!(a.scale > 0.0f && a.scale <= kMaxAttentionScale)) {
+    return InvalidData("the config gives an attention scale of {}; it must be above 0 and at most {}", a.scale,
+                       kMaxAttentionScale);
+  }
   if (!std::isfinite(a.softcap) || a.softcap < 0.0f) {
     return InvalidData("the config gives an attention softcap of {}; it must be 0 or more", a.softcap);
   }
@@ -48,8 +55,19 @@ Status CheckFfn(const FfnSpec& f) {
 }
 
 Status CheckScaling(const RopeScaling& scaling, int64_t frequencies) {
-  if (!std::isfinite(scaling.factor) || scaling.factor <= 0.0) {
-    return InvalidData("the config gives a RoPE scaling factor of {}; it must be above 0", scaling.factor);
+  using Kind = RopeScaling::Kind;
+  const bool longrope = scaling.kind == Kind::kLongRope;
+  // LongRoPE has lists instead, and no scaling has nothing to scale.
+  const bool uses_factor = scaling.kind != Kind::kNone && !longrope;
+  if (uses_factor && !(scaling.factor >= 1.0 && scaling.factor <= kMaxRopeFactor)) {
+    return InvalidData("the config gives a RoPE scaling factor of {}; it must be from 1 to {}", scaling.factor,
+                       kMaxRopeFactor);
+  }
+  if (scaling.kind == Kind::kDynamicNtk && frequencies < 2) {
+    return InvalidData("dynamic RoPE scaling needs at least 4 rotary dimensions");
+  }
+  if (longrope && scaling.original_context == 1) {
+    return InvalidData("the config gives a RoPE original_max_position_embeddings of 1; it must be at least 2");
   }
   const auto check_list = [&](const std::vector<double>& list, std::string_view what, bool required) -> Status {
     if (list.empty() && !required) return OkStatus();
@@ -64,13 +82,15 @@ Status CheckScaling(const RopeScaling& scaling, int64_t frequencies) {
     }
     return OkStatus();
   };
-  const bool longrope = scaling.kind == RopeScaling::Kind::kLongRope;
   RETURN_IF_ERROR(check_list(scaling.short_factor, "short_factor", longrope));
   RETURN_IF_ERROR(check_list(scaling.long_factor, "long_factor", longrope));
   RETURN_IF_ERROR(check_list(scaling.frequency_divisors, "frequency divisors", false));
-  if (scaling.kind == RopeScaling::Kind::kLlama3 && !(scaling.high_freq_factor > scaling.low_freq_factor)) {
-    return InvalidData("the config gives RoPE high_freq_factor {} and low_freq_factor {}; the first must be larger",
-                       scaling.high_freq_factor, scaling.low_freq_factor);
+  if (scaling.kind == Kind::kLlama3 &&
+      !(scaling.low_freq_factor > 0.0 && scaling.high_freq_factor > scaling.low_freq_factor)) {
+    return InvalidData(
+        "the config gives RoPE high_freq_factor {} and low_freq_factor {}; the second must be above 0, the first "
+        "larger",
+        scaling.high_freq_factor, scaling.low_freq_factor);
   }
   return OkStatus();
 }
@@ -84,11 +104,16 @@ Status CheckPosition(const DecoderSpec& spec) {
     return InvalidData("sinusoidal positions need a width of at least 4");
   }
   if (const auto* rope = std::get_if<RopePosition>(&spec.position)) {
-    if (!std::isfinite(rope->theta) || rope->theta <= 0.0) {
-      return InvalidData("the config gives a RoPE theta of {}; it must be above 0", rope->theta);
+    // At 1 all frequencies are equal, below it they grow.
+    if (!std::isfinite(rope->theta) || rope->theta <= 1.0) {
+      return InvalidData("the config gives a RoPE theta of {}; it must be above 1", rope->theta);
     }
     for (const LayerSpec& layer : spec.layers) {
-      RETURN_IF_ERROR(CheckRange("rotary dimensions", rope->dim, 2, layer.attention.head_dim));
+      if (rope->dim >= 2 && rope->dim <= layer.attention.head_dim) continue;
+      return InvalidData(
+          "the config gives {} rotary dimensions for heads of {}; there must be 2 or more, and no more "
+          "than a head has",
+          rope->dim, layer.attention.head_dim);
     }
     if (rope->dim % 2 != 0) return InvalidData("the config gives {} rotary dimensions; they must be even", rope->dim);
     return CheckScaling(rope->scaling, rope->dim / 2);
@@ -98,6 +123,11 @@ Status CheckPosition(const DecoderSpec& spec) {
       if (static_cast<int64_t>(alibi->slopes.size()) != layer.attention.n_heads) {
         return InvalidData("there are {} ALiBi slopes for {} heads", alibi->slopes.size(), layer.attention.n_heads);
       }
+    }
+    for (const float slope : alibi->slopes) {
+      if (slope > 0.0f && slope <= 1.0f) continue;
+      return InvalidData("the config's largest ALiBi bias gives a slope of {}; slopes must be above 0 and at most 1",
+                         slope);
     }
   }
   return OkStatus();
@@ -151,9 +181,12 @@ Status DecoderSpec::Validate() const {
     return InvalidData("the embedding size {} differs from the hidden size {} without projections", embedding_width,
                        width);
   }
-  if (!std::isfinite(embedding_scale) || !std::isfinite(head.scale) || !std::isfinite(head.softcap) ||
-      head.softcap < 0.0f) {
-    return InvalidData("the config gives an embedding scale, logit scale or logit softcap that is not usable");
+  for (const auto& [what, scale] : {std::pair("an embedding scale", embedding_scale), {"a logit scale", head.scale}}) {
+    if (std::isfinite(scale) && scale > 0.0f) continue;
+    return InvalidData("the config gives {} of {}; it must be above 0 and finite", what, scale);
+  }
+  if (!std::isfinite(head.softcap) || head.softcap < 0.0f) {
+    return InvalidData("the config gives a logit softcap of {}; it must be 0 or more, and finite", head.softcap);
   }
   for (size_t i = 0; i < layers.size(); ++i) {
     const LayerSpec& layer = layers[i];

@@ -111,7 +111,9 @@ Result<Activation> ParseActivation(const JsonReader& config, JsonReader::Names n
   if (name == "quick_gelu") return Activation::kGeluQuick;
   if (name == "relu") return Activation::kRelu;
   if (name == "relu2" || name == "relu_squared") return Activation::kReluSquared;
-  return Unsupported("{}: activation \"{}\" is not known", config.what(), name);
+  return Unsupported(
+      "{}: \"{}\" is \"{}\", an activation that is not known; known are silu, gelu, gelu_new, quick_gelu, relu, relu2",
+      config.what(), *names.begin(), name);
 }
 
 Result<RopePosition> ReadRope(const JsonReader& config, int64_t dim, int64_t context, double default_theta) {
