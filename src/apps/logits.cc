@@ -63,7 +63,9 @@ class LogitsVerb final : public Verb {
   }
 
  private:
+  // The number of rows wanted, and the first of them. Without ids the engine says so.
   int64_t Rows(const std::vector<TokenId>& ids) const { return all_ ? static_cast<int64_t>(ids.size()) : 1; }
+  int64_t FirstRow(const std::vector<TokenId>& ids) const { return static_cast<int64_t>(ids.size()) - Rows(ids); }
 
   // Written as it comes: all logits of a long text may be more than memory holds.
   Status PrintJson(Engine& engine, const std::vector<TokenId>& ids) const {
@@ -85,7 +87,7 @@ class LogitsVerb final : public Verb {
       }
       return OkStatus();
     };
-    Status done = engine.ForEachLogits(ids, all_, append);
+    Status done = engine.ForEachLogits(ids, FirstRow(ids), append);
     if (!done.ok()) return done;
     return WriteStdout(out + "]}\n");
   }
@@ -98,17 +100,16 @@ class LogitsVerb final : public Verb {
       }
       return OkStatus();
     };
-    Status done = engine.ForEachLogits(ids, all_, append);
+    Status done = engine.ForEachLogits(ids, FirstRow(ids), append);
     if (!done.ok()) return done;
     return writer.Finish();
   }
 
   Status PrintTop(Engine& engine, const std::vector<TokenId>& ids) const {
-    const int64_t first_position = static_cast<int64_t>(ids.size()) - Rows(ids);
-    return engine.ForEachLogits(ids, all_, [&](int64_t first_row, MatView<const float> logits) -> Status {
+    return engine.ForEachLogits(ids, FirstRow(ids), [&](int64_t first_row, MatView<const float> logits) -> Status {
       for (int64_t r = 0; r < logits.rows; ++r) {
         const std::span<const float> row(logits.row(r), static_cast<size_t>(logits.cols));
-        const int64_t position = all_ ? first_row + r : first_position;
+        const int64_t position = first_row + r;
         RETURN_IF_ERROR(PrintRow(engine.tokenizer(), position, ids[static_cast<size_t>(position)], row));
       }
       return OkStatus();

@@ -75,10 +75,11 @@ class PerplexityVerb final : public Verb {
       if (mode_ == WindowMode::kChunks && bos) input.front() = *bos;
       // The last token predicts nothing that is known.
       input.pop_back();
-      RETURN_IF_ERROR(engine.ForEachLogits(input, true, [&](int64_t first, MatView<const float> logits) -> Status {
+      // A row predicts the token after it.
+      const int64_t first_row = std::max<int64_t>(window.first_scored - 1, 0);
+      const auto score = [&](int64_t first, MatView<const float> logits) -> Status {
         for (int64_t r = 0; r < logits.rows; ++r) {
-          const int64_t target = first + r + 1;  // this row predicts it
-          if (target < window.first_scored) continue;
+          const int64_t target = first + r + 1;
           const std::span<const float> row(logits.row(r), static_cast<size_t>(logits.cols));
           const RowSummary summary = Summarize(row);
           if (summary.has_nan) return InvalidData("token {}: the logits hold NaN", window.begin + target);
@@ -88,7 +89,8 @@ class PerplexityVerb final : public Verb {
           ++count;
         }
         return OkStatus();
-      }));
+      };
+      RETURN_IF_ERROR(engine.ForEachLogits(input, first_row, score));
       progress.Update(static_cast<int64_t>(w + 1), static_cast<int64_t>(windows.size()),
                       fmt::format("ppl {:.4f}", std::exp(nll / static_cast<double>(std::max<int64_t>(count, 1)))));
     }

@@ -211,29 +211,25 @@ void Engine::DropKept() {
   impl_->kept = {};
 }
 
-Status Engine::ForEachLogits(std::span<const TokenId> tokens, bool all,
+Status Engine::ForEachLogits(std::span<const TokenId> tokens, int64_t first_row,
                              const std::function<Status(int64_t, MatView<const float>)>& consume) {
+  const auto length = static_cast<int64_t>(tokens.size());
   if (tokens.empty()) return InvalidArgument("there are no tokens to run");
-  if (static_cast<int64_t>(tokens.size()) > impl_->context) {
-    return InvalidArgument("{} tokens; the context holds {}", tokens.size(), impl_->context);
-  }
+  if (length > impl_->context) return InvalidArgument("{} tokens; the context holds {}", length, impl_->context);
+  if (first_row < 0 || first_row >= length) return InvalidArgument("row {} of {} tokens", first_row, length);
   DropKept();
   ASSIGN_OR_RETURN(const SeqId seq, impl_->cache->Create());
-  const StepInput input{.seq = seq, .tokens = tokens, .planned_length = static_cast<int64_t>(tokens.size())};
   const auto run = [&]() -> Status {
-    if (!all) {
-      ASSIGN_OR_RETURN(const MatView<float> logits, impl_->runner->Run({&input, 1}));
-      return consume(static_cast<int64_t>(tokens.size()) - 1, logits);
-    }
     const int64_t vocab = impl_->model->spec().vocab_size;
     Arena arena;
-    ASSIGN_OR_RETURN(float* data, arena.Allocate<float>(kLogitRows * vocab));
-    return impl_->runner->RunAll(input, [&](int64_t first, MatView<const float> hidden) -> Status {
+    ASSIGN_OR_RETURN(float* data, arena.Allocate<float>(std::min(kLogitRows, length - first_row) * vocab));
+    const StepInput input{.seq = seq, .tokens = tokens, .planned_length = length};
+    return impl_->runner->RunRows(input, first_row, [&](int64_t row, MatView<const float> hidden) -> Status {
       for (int64_t at = 0; at < hidden.rows; at += kLogitRows) {
         const int64_t count = std::min(kLogitRows, hidden.rows - at);
         const MatView<float> logits(data, count, vocab);
         RETURN_IF_ERROR(impl_->model->Logits(impl_->ctx, hidden.Rows(at, count), logits));
-        RETURN_IF_ERROR(consume(first + at, logits));
+        RETURN_IF_ERROR(consume(row + at, logits));
       }
       return OkStatus();
     });

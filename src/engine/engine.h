@@ -116,10 +116,10 @@ class Engine {
   /// sampling parameters out of range, NaN logits, no memory.
   Result<GenerationOutput> Generate(const GenerationRequest& request, const TextCallback& on_text = {});
 
-  /// Logits after every token of `tokens` (or only the last): consume(first_row, logits) is called with consecutive
-  /// rows, at most 64 at a time, [rows, vocab] fp32.
-  Status ForEachLogits(std::span<const TokenId> tokens, bool all,
-                       const std::function<Status(int64_t first_row, MatView<const float> logits)>& consume);
+  /// Logits after the tokens from index `first_row` on (0: all of them): consume(row, logits) is called with
+  /// consecutive rows, at most 64 at a time, [rows, vocab] fp32. The head is not run for earlier rows.
+  Status ForEachLogits(std::span<const TokenId> tokens, int64_t first_row,
+                       const std::function<Status(int64_t row, MatView<const float> logits)>& consume);
 
   /// Forgets the sequence kept for reuse.
   void DropKept();

@@ -62,7 +62,7 @@ TEST(Engine, LogitsDoNotDependOnChunksOrThreads) {
     EngineOptions options = Options(CacheMode::kDynamic, threads);
     options.prefill_chunk = chunk;
     std::vector<float> all;
-    const Status status = LoadOrDie(options)->ForEachLogits(kPrompt, true, [&](int64_t, MatView<const float> logits) {
+    const Status status = LoadOrDie(options)->ForEachLogits(kPrompt, 0, [&](int64_t, MatView<const float> logits) {
       all.insert(all.end(), logits.data, logits.data + logits.rows * logits.cols);
       return OkStatus();
     });
@@ -72,6 +72,40 @@ TEST(Engine, LogitsDoNotDependOnChunksOrThreads) {
   const std::vector<float> expected = logits_of(512, 1);
   EXPECT_EQ(logits_of(1, 2), expected);  // to the bit
   EXPECT_EQ(logits_of(5, 3), expected);
+}
+
+TEST(Engine, LogitsFromARowOnAreThoseOfAllRowsAndCostLess) {
+  for (int64_t chunk : {5, 512}) {
+    EngineOptions options = Options();
+    options.prefill_chunk = chunk;
+    const auto engine = LoadOrDie(options);
+    const auto logits_from = [&](int64_t first_row, int64_t* flops) {
+      std::vector<std::vector<float>> rows(static_cast<size_t>(first_row));
+      engine->exec().counters = {};
+      const Status status = engine->ForEachLogits(kPrompt, first_row, [&](int64_t row, MatView<const float> logits) {
+        EXPECT_EQ(row, static_cast<int64_t>(rows.size()));
+        for (int64_t r = 0; r < logits.rows; ++r) rows.emplace_back(logits.row(r), logits.row(r) + logits.cols);
+        return OkStatus();
+      });
+      EXPECT_TRUE(status.ok()) << status.message();
+      *flops = engine->exec().counters.matmul_flops;
+      return rows;
+    };
+    const auto length = static_cast<int64_t>(kPrompt.size());
+    int64_t all_flops = 0;
+    const auto all = logits_from(0, &all_flops);
+    const int64_t head_flops = 2 * int64_t{engine->model().spec().vocab_size} * engine->model().spec().width;
+    for (int64_t first : {int64_t{1}, int64_t{5}, int64_t{7}, length - 1}) {
+      int64_t flops = 0;
+      const auto rows = logits_from(first, &flops);
+      ASSERT_EQ(rows.size(), all.size());
+      for (size_t r = static_cast<size_t>(first); r < rows.size(); ++r) EXPECT_EQ(rows[r], all[r]);  // to the bit
+      EXPECT_EQ(flops, all_flops - first * head_flops);
+    }
+    const auto ignore = [](int64_t, MatView<const float>) { return OkStatus(); };
+    EXPECT_FALSE(engine->ForEachLogits(kPrompt, length, ignore).ok());
+    EXPECT_FALSE(engine->ForEachLogits(kPrompt, -1, ignore).ok());
+  }
 }
 
 TEST(Engine, SamplingIsRepeatableAndSamplesDiffer) {

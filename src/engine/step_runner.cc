@@ -1,6 +1,7 @@
 #include "engine/step_runner.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace kvasir {
 
@@ -74,18 +75,22 @@ Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs) {
   return logits;
 }
 
-Status StepRunner::RunAll(const StepInput& input, const std::function<Status(int64_t, MatView<const float>)>& consume) {
-  for (size_t at = 0; at < input.tokens.size();) {
-    const size_t count = std::min(static_cast<size_t>(prefill_chunk_), input.tokens.size() - at);
-    const auto chunk = input.tokens.subspan(at, count);
-    std::vector<int32_t> rows(count);
-    for (size_t i = 0; i < count; ++i) rows[i] = static_cast<int32_t>(i);
+Status StepRunner::RunRows(const StepInput& input, int64_t first_row,
+                           const std::function<Status(int64_t, MatView<const float>)>& consume) {
+  const auto length = static_cast<int64_t>(input.tokens.size());
+  for (int64_t at = 0; at < length;) {
+    const int64_t count = std::min(prefill_chunk_, length - at);
+    const auto chunk = input.tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(count));
+    // Rows before the first wanted one end here: neither the last norm nor the head sees them.
+    const int64_t skipped = std::clamp<int64_t>(first_row - at, 0, count);
+    std::vector<int32_t> rows(static_cast<size_t>(count - skipped));
+    std::iota(rows.begin(), rows.end(), static_cast<int32_t>(skipped));
     ASSIGN_OR_RETURN(const MatView<float> hidden, ForwardChunk({{.seq = input.seq,
                                                                  .first_token = 0,
                                                                  .count = static_cast<int32_t>(count),
                                                                  .planned_length = input.planned_length}},
                                                                {chunk.begin(), chunk.end()}, std::move(rows)));
-    RETURN_IF_ERROR(consume(static_cast<int64_t>(at), hidden));
+    if (skipped < count) RETURN_IF_ERROR(consume(at + skipped, hidden));
     at += count;
   }
   return OkStatus();

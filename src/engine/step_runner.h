@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -31,8 +32,10 @@ class StepRunner {
   /// next call. A cache that is full is ResourceExhausted; nothing is lost then but the inputs of this call.
   Result<MatView<float>> Run(std::span<const StepInput> inputs);
 
-  /// Hidden states after every token of one input, chunk by chunk: consume(index of the chunk's first token, hidden).
-  Status RunAll(const StepInput& input, const std::function<Status(int64_t, MatView<const float>)>& consume);
+  /// Runs one input chunk by chunk and hands out the hidden states after its tokens from `first_row` on, ascending:
+  /// consume(index of the first token of these, hidden).
+  Status RunRows(const StepInput& input, int64_t first_row,
+                 const std::function<Status(int64_t, MatView<const float>)>& consume);
 
   const Model& model() const { return model_; }
   ExecContext& ctx() { return ctx_; }
