@@ -203,6 +203,28 @@ TEST(Engine, CancellingEndsAtOnceAndLosesNothing) {
   EXPECT_EQ(Ids(*engine, Request()).size(), 20u);
 }
 
+TEST(Engine, AKeptSequenceWhoseRotationsWouldDifferIsNotReused) {
+  EngineOptions options = Options();
+  options.model = std::string(KVASIR_FIXTURES) + "/models/llama-dynamic-rope";
+  options.context = 4096;  // beyond the trained length, where frequencies depend on the planned one
+  const auto engine = LoadOrDie(options);
+  GenerationRequest first = Request(500);
+  first.sampling.ignore_eos = false;
+  first.keep = true;
+  int tokens = 0;
+  const auto output = engine->Generate(first, [&](int32_t, std::string_view, TokenId) { return ++tokens < 4; });
+  ASSERT_TRUE(output.ok()) << output.status().message();
+  GenerationRequest second = first;
+  second.max_new_tokens = 1000;
+  const auto other = engine->Generate(second);
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(other->timings.cached_tokens, 0);
+  const auto same = engine->Generate(second);
+  ASSERT_TRUE(same.ok());
+  EXPECT_GT(same->timings.cached_tokens, 0);
+  EXPECT_EQ(same->samples[0].token_ids, other->samples[0].token_ids);
+}
+
 TEST(Engine, BadRequestsAreNamed) {
   const auto engine = LoadOrDie(Options());
   const auto message = [&](auto change) {

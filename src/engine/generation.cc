@@ -4,6 +4,8 @@
 #include <chrono>
 #include <optional>
 
+#include "model/rope.h"
+
 namespace kvasir {
 namespace {
 
@@ -104,6 +106,18 @@ void FlushText(Running& sample, int32_t index, const TextCallback& on_text) {
   if (on_text && !rest.empty()) on_text(index, rest, sample.tokens.back());
 }
 
+int64_t PlannedLength(const GenerationContext& context, const GenerationRequest& request) {
+  return std::min(context.context, static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens);
+}
+
+/// Whether keys rotated for one planned length are right for another: some scalings turn with the length.
+bool SameRotations(const DecoderSpec& spec, int64_t length, int64_t other) {
+  const auto* rope = std::get_if<RopePosition>(&spec.position);
+  if (!rope || length == other) return true;
+  return ComputeRopeFrequencies(*rope, spec.context, length).inverse ==
+         ComputeRopeFrequencies(*rope, spec.context, other).inverse;
+}
+
 /// The prompt's sequence: the kept one cut back to the common prefix, or a new one.
 struct Admitted {
   SeqId seq;
@@ -112,7 +126,8 @@ struct Admitted {
 
 Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest& request, SequenceSet& sequences) {
   KeptSequence& kept = context.kept;
-  if (request.keep && kept.seq && context.cache_mode != CacheMode::kNone) {
+  if (request.keep && kept.seq && context.cache_mode != CacheMode::kNone &&
+      SameRotations(context.runner.model().spec(), kept.planned_length, PlannedLength(context, request))) {
     size_t common = 0;
     // The last prompt token is run again in any case: its logits are needed.
     while (common + 1 < request.prompt.size() && common < kept.tokens.size() &&
@@ -133,10 +148,6 @@ Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest
   return Admitted{seq, 0};
 }
 
-int64_t PlannedLength(const GenerationContext& context, const GenerationRequest& request) {
-  return std::min(context.context, static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens);
-}
-
 /// Runs the newest token of each sequence (all tokens without a cache).
 Result<MatView<float>> RunNewest(const GenerationContext& context, int64_t planned_length, std::span<const SeqId> seqs,
                                  std::span<const std::vector<TokenId>* const> tokens) {
@@ -154,10 +165,11 @@ Result<MatView<float>> RunNewest(const GenerationContext& context, int64_t plann
 }
 
 /// Keeps a finished request's sequence for the next one.
-void Keep(const GenerationContext& context, const Running& sample, SequenceSet& sequences) {
+void Keep(const GenerationContext& context, int64_t planned_length, const Running& sample, SequenceSet& sequences) {
   sequences.Disown(sample.seq);
   context.kept.seq = sample.seq;
   context.kept.tokens = sample.tokens;
+  context.kept.planned_length = planned_length;
   // The newest token was chosen but not run.
   context.kept.tokens.resize(static_cast<size_t>(context.cache.Length(sample.seq)));
 }
@@ -238,7 +250,7 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
     first = false;
   }
   output.timings.decode_ms = MillisecondsSince(decode_start);
-  if (request.keep) Keep(context, samples[0], sequences);
+  if (request.keep) Keep(context, planned, samples[0], sequences);
   for (Running& sample : samples) output.samples.push_back(std::move(sample.result));
   return output;
 }

@@ -15,6 +15,7 @@ namespace kvasir {
 struct KeptSequence {
   std::optional<SeqId> seq;
   std::vector<TokenId> tokens;  // whose keys and values are in the cache
+  int64_t planned_length = 0;   // that their rotations were made for
 };
 
 /// What a generation needs from the engine.
