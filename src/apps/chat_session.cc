@@ -62,13 +62,13 @@ Status ChatSession::Handle(const std::string& line) {
 
 Status ChatSession::Say(std::string content) {
   messages_.push_back({"user", std::move(content)});
-  const Status status = Answer();
-  // A message that could not be answered is not part of the conversation.
-  if (!status.ok()) messages_.pop_back();
-  return status;
+  const Result<bool> answered = Answer();
+  // A message that was not answered is not part of the conversation.
+  if (!answered.ok() || !*answered) messages_.pop_back();
+  return answered.status();
 }
 
-Status ChatSession::Answer() {
+Result<bool> ChatSession::Answer() {
   GenerationRequest request;
   RETURN_IF_ERROR(sampling_.Apply(engine_.defaults(), &request));
   ASSIGN_OR_RETURN(request.prompt, format_.Render(messages_, options_.parse_special));
@@ -87,14 +87,20 @@ Status ChatSession::Answer() {
   request.keep = true;
   request.skip_special = !options_.show_special;
 
+  request.interrupted = Interrupted;
+
   Status written;
-  ClearInterrupt();
   auto result = engine_.Generate(request, [&](int32_t, std::string_view piece, TokenId) {
     if (!piece.empty()) written = WriteText(piece);
     return written.ok() && !Interrupted();
   });
   RETURN_IF_ERROR(written);
   if (!result.ok()) return result.status();
+  if (result->samples.front().token_ids.empty()) {
+    ClearInterrupt();
+    Note("stopped before the answer began; the conversation is as it was before");
+    return false;
+  }
   RETURN_IF_ERROR(WriteStdout("\n"));
   ++turn_;
   last_ = *std::move(result);
@@ -104,7 +110,7 @@ Status ChatSession::Answer() {
   ClearInterrupt();
   if (sample.finish == FinishReason::kLength) Note("the answer ends here because of its length");
   if (options_.figures) WriteStderr(Figures(engine_, *last_));
-  return OkStatus();
+  return true;
 }
 
 Status ChatSession::Help(std::string_view) {
@@ -169,9 +175,9 @@ Status ChatSession::Regenerate(std::string_view) {
     return InvalidArgument("there is no answer to replace");
   const Message answer = std::move(messages_.back());
   messages_.pop_back();
-  const Status status = Answer();
-  if (!status.ok()) messages_.push_back(answer);
-  return status;
+  const Result<bool> answered = Answer();
+  if (!answered.ok() || !*answered) messages_.push_back(answer);
+  return answered.status();
 }
 
 Status ChatSession::Exit(std::string_view) {

@@ -36,7 +36,8 @@ class ChatSession {
   static const std::vector<Command>& Commands();
 
   Status Say(std::string content);
-  Status Answer();
+  /// False: stopped before the answer began.
+  Result<bool> Answer();
   Status Help(std::string_view);
   Status Set(std::string_view argument);
   Status Stats(std::string_view);

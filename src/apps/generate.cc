@@ -44,7 +44,6 @@ class GenerateVerb final : public Verb {
   }
 
   Status Run() override {
-    CatchInterrupts();
     if (!chat_ && (!system_.empty() || !template_.empty())) {
       return InvalidArgument("--system and --template are for --chat; a raw prompt holds everything itself");
     }
@@ -63,6 +62,9 @@ class GenerateVerb final : public Verb {
                      sampling_.MaxNewTokens(engine->defaults(), prompt_tokens, engine->context()));
     RETURN_IF_ERROR(beams_.Apply(engine->defaults(), &request));
     request.skip_special = !special_;
+    // Only from here on: while the prompt is typed and the model loaded, Ctrl-C ends the program as always.
+    CatchInterrupts();
+    request.interrupted = Interrupted;
     return Generate(*engine, text, request);
   }
 

@@ -56,6 +56,9 @@ struct GenerationRequest {
   /// Keep the sequence for the next request, which reuses the common prefix (K5). REQUIRES: n == 1, no beams.
   bool keep = false;
   bool skip_special = true;  // special tokens are left out of the text
+  /// Asked between forward passes (chunks of the prompt, steps of decoding). True ends the request with what there is,
+  /// which may be no token at all; the output then says kCancelled.
+  std::function<bool()> interrupted;
 };
 
 struct GeneratedSample {

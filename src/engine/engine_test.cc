@@ -203,6 +203,53 @@ TEST(Engine, CancellingEndsAtOnceAndLosesNothing) {
   EXPECT_EQ(Ids(*engine, Request()).size(), 20u);
 }
 
+TEST(Engine, AnInterruptionBetweenChunksEndsAtOnceAndLosesNothing) {
+  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+    EngineOptions options = Options(cache);
+    options.prefill_chunk = 5;  // the prompt takes three
+    const auto engine = LoadOrDie(options);
+    const std::vector<TokenId> expected = Ids(*engine, Request());
+    for (int allowed = 0; allowed < 8; ++allowed) {
+      GenerationRequest request = Request();
+      request.keep = true;
+      int asked = 0;
+      request.interrupted = [&] { return ++asked > allowed; };
+      const auto output = engine->Generate(request);
+      ASSERT_TRUE(output.ok()) << output.status().message();
+      EXPECT_EQ(asked, allowed + 1);
+      EXPECT_EQ(output->samples[0].finish, FinishReason::kCancelled);
+      const std::vector<TokenId>& ids = output->samples[0].token_ids;
+      EXPECT_EQ(ids, std::vector<TokenId>(expected.begin(), expected.begin() + static_cast<ptrdiff_t>(ids.size())));
+      if (allowed < 3) {
+        EXPECT_TRUE(ids.empty());
+        EXPECT_EQ(output->timings.prefill_tokens, 5 * allowed);
+      } else {
+        EXPECT_FALSE(ids.empty());
+      }
+      // The same again goes on from what was run, and gives what it always gives.
+      request.interrupted = {};
+      const auto again = engine->Generate(request);
+      ASSERT_TRUE(again.ok()) << again.status().message();
+      EXPECT_EQ(again->samples[0].token_ids, expected);
+      if (allowed < 3) {
+        EXPECT_EQ(again->timings.cached_tokens, cache == CacheMode::kNone ? 0 : 5 * allowed);
+      }
+      engine->DropKept();
+    }
+    GenerationRequest beams = Request(8);
+    beams.beams = {.num_beams = 3, .num_return = 2};
+    for (int allowed : {1, 5}) {
+      int asked = 0;
+      beams.interrupted = [&] { return ++asked > allowed; };
+      const auto output = engine->Generate(beams);
+      ASSERT_TRUE(output.ok()) << output.status().message();
+      ASSERT_EQ(output->samples.size(), 2u);
+      EXPECT_EQ(output->samples[0].finish, FinishReason::kCancelled);
+      EXPECT_EQ(output->samples[0].token_ids.empty(), allowed < 3);
+    }
+  }
+}
+
 TEST(Engine, AKeptSequenceWhoseRotationsWouldDifferIsNotReused) {
   EngineOptions options = Options();
   options.model = std::string(KVASIR_FIXTURES) + "/models/llama-dynamic-rope";

@@ -106,6 +106,12 @@ void FlushText(Running& sample, int32_t index, const TextCallback& on_text) {
   if (on_text && !rest.empty()) on_text(index, rest, sample.tokens.back());
 }
 
+void CancelAll(std::vector<Running>& samples) {
+  for (Running& sample : samples) {
+    if (!sample.finished()) sample.result.finish = FinishReason::kCancelled;
+  }
+}
+
 int64_t PlannedLength(const GenerationContext& context, const GenerationRequest& request) {
   return std::min(context.context, static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens);
 }
@@ -149,8 +155,8 @@ Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest
 }
 
 /// Runs the newest token of each sequence (all tokens without a cache).
-Result<MatView<float>> RunNewest(const GenerationContext& context, int64_t planned_length, std::span<const SeqId> seqs,
-                                 std::span<const std::vector<TokenId>* const> tokens) {
+Result<MatView<float>> RunNewest(const GenerationContext& context, const GenerationRequest& request,
+                                 std::span<const SeqId> seqs, std::span<const std::vector<TokenId>* const> tokens) {
   std::vector<StepInput> inputs;
   for (size_t i = 0; i < seqs.size(); ++i) {
     std::span<const TokenId> fresh(*tokens[i]);
@@ -159,19 +165,40 @@ Result<MatView<float>> RunNewest(const GenerationContext& context, int64_t plann
     } else {
       fresh = fresh.last(1);
     }
-    inputs.push_back({.seq = seqs[i], .tokens = fresh, .planned_length = planned_length});
+    inputs.push_back({.seq = seqs[i], .tokens = fresh, .planned_length = PlannedLength(context, request)});
   }
-  return context.runner.Run(inputs);
+  return context.runner.Run(inputs, request.interrupted);
 }
 
-/// Keeps a finished request's sequence for the next one.
-void Keep(const GenerationContext& context, int64_t planned_length, const Running& sample, SequenceSet& sequences) {
-  sequences.Disown(sample.seq);
-  context.kept.seq = sample.seq;
-  context.kept.tokens = sample.tokens;
-  context.kept.planned_length = planned_length;
-  // The newest token was chosen but not run.
-  context.kept.tokens.resize(static_cast<size_t>(context.cache.Length(sample.seq)));
+/// Keeps a request's sequence, which holds a prefix of `tokens`, for the next one.
+void Keep(const GenerationContext& context, const GenerationRequest& request, SeqId seq,
+          const std::vector<TokenId>& tokens, SequenceSet& sequences) {
+  sequences.Disown(seq);
+  context.kept.seq = seq;
+  context.kept.tokens = tokens;
+  context.kept.planned_length = PlannedLength(context, request);
+  // The newest token was chosen but not run, and an interrupted prompt was run in part.
+  context.kept.tokens.resize(static_cast<size_t>(context.cache.Length(seq)));
+}
+
+bool WasInterrupted(const Status& status) { return status.code() == StatusCode::kCancelled; }
+
+/// The prompt's logits, and what running it took. Nothing when the request was interrupted: `output` is then complete.
+Result<std::optional<MatView<float>>> RunPrompt(const GenerationContext& context, const GenerationRequest& request,
+                                                const Admitted& admitted, GenerationOutput& output) {
+  const Clock::time_point start = Clock::now();
+  const StepInput prompt{.seq = admitted.seq,
+                         .tokens = std::span(request.prompt).subspan(static_cast<size_t>(admitted.cached)),
+                         .planned_length = PlannedLength(context, request)};
+  auto logits = context.runner.Run({&prompt, 1}, request.interrupted);
+  output.timings.prefill_ms = MillisecondsSince(start);
+  output.timings.prefill_tokens = context.cache.Length(admitted.seq) - admitted.cached;
+  output.timings.cached_tokens = admitted.cached;
+  if (logits.ok()) return std::optional(*logits);
+  if (!WasInterrupted(logits.status())) return logits.status();
+  const int32_t wanted = request.beams.num_beams > 1 ? request.beams.num_return : request.n;
+  output.samples.assign(static_cast<size_t>(wanted), {.finish = FinishReason::kCancelled});
+  return std::optional<MatView<float>>();
 }
 
 }  // namespace
@@ -180,17 +207,13 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
                                          const TextCallback& on_text) {
   GenerationOutput output;
   SequenceSet sequences(context.cache);
-  const int64_t planned = PlannedLength(context, request);
-
-  const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(const Admitted admitted, Admit(context, request, sequences));
-  const StepInput prompt{.seq = admitted.seq,
-                         .tokens = std::span(request.prompt).subspan(static_cast<size_t>(admitted.cached)),
-                         .planned_length = planned};
-  ASSIGN_OR_RETURN(MatView<float> logits, context.runner.Run({&prompt, 1}));
-  output.timings.prefill_ms = MillisecondsSince(start);
-  output.timings.prefill_tokens = static_cast<int64_t>(prompt.tokens.size());
-  output.timings.cached_tokens = admitted.cached;
+  ASSIGN_OR_RETURN(const std::optional<MatView<float>> prompt_logits, RunPrompt(context, request, admitted, output));
+  if (!prompt_logits) {
+    if (request.keep) Keep(context, request, admitted.seq, request.prompt, sequences);
+    return output;
+  }
+  MatView<float> logits = *prompt_logits;
 
   std::vector<Running> samples;
   for (int32_t i = 0; i < request.n; ++i) {
@@ -226,11 +249,7 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
     }
     const bool cancelled = std::any_of(active.begin(), active.end(),
                                        [&](size_t i) { return samples[i].result.finish == FinishReason::kCancelled; });
-    if (cancelled) {
-      for (Running& sample : samples) {
-        if (!sample.finished()) sample.result.finish = FinishReason::kCancelled;
-      }
-    }
+    if (cancelled) CancelAll(samples);
     std::erase_if(active, [&](size_t i) {
       if (!samples[i].finished()) return false;
       if (!request.keep) sequences.Release(samples[i].seq);
@@ -245,12 +264,19 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
       seqs.push_back(samples[i].seq);
       tokens.push_back(&samples[i].tokens);
     }
-    ASSIGN_OR_RETURN(logits, RunNewest(context, planned, seqs, tokens));
+    auto next = RunNewest(context, request, seqs, tokens);
+    if (!next.ok() && WasInterrupted(next.status())) {
+      for (size_t i : active) FlushText(samples[i], static_cast<int32_t>(i), on_text);
+      CancelAll(samples);
+      break;
+    }
+    if (!next.ok()) return next.status();
+    logits = *next;
     output.timings.decode_tokens += static_cast<int64_t>(active.size());
     first = false;
   }
   output.timings.decode_ms = MillisecondsSince(decode_start);
-  if (request.keep) Keep(context, planned, samples[0], sequences);
+  if (request.keep) Keep(context, request, samples[0].seq, samples[0].tokens, sequences);
   for (Running& sample : samples) output.samples.push_back(std::move(sample.result));
   return output;
 }
@@ -289,14 +315,11 @@ Result<GenerationOutput> GenerateBeams(const GenerationContext& context, const G
   const int64_t room = context.context - static_cast<int64_t>(request.prompt.size());
   params.max_new_tokens = static_cast<int32_t>(std::min<int64_t>(request.max_new_tokens, room));
   BeamSearch search(params, request.sampling, request.prompt, context.eos);
-  const int64_t planned = PlannedLength(context, request);
-
-  const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(const Admitted admitted, Admit(context, request, sequences));
-  const StepInput prompt{.seq = admitted.seq, .tokens = request.prompt, .planned_length = planned};
-  ASSIGN_OR_RETURN(MatView<float> logits, context.runner.Run({&prompt, 1}));
-  output.timings.prefill_ms = MillisecondsSince(start);
-  output.timings.prefill_tokens = static_cast<int64_t>(prompt.tokens.size());
+  ASSIGN_OR_RETURN(const std::optional<MatView<float>> prompt_logits, RunPrompt(context, request, admitted, output));
+  if (!prompt_logits) return output;
+  MatView<float> logits = *prompt_logits;
+  bool interrupted = false;
 
   const Clock::time_point decode_start = Clock::now();
   std::vector<SeqId> seqs = {admitted.seq};
@@ -316,7 +339,11 @@ Result<GenerationOutput> GenerateBeams(const GenerationContext& context, const G
     std::vector<const std::vector<TokenId>*> views;
     views.reserve(tokens.size());
     for (const auto& list : tokens) views.push_back(&list);
-    ASSIGN_OR_RETURN(logits, RunNewest(context, planned, seqs, views));
+    auto next = RunNewest(context, request, seqs, views);
+    interrupted = !next.ok() && WasInterrupted(next.status());
+    if (interrupted) break;
+    if (!next.ok()) return next.status();
+    logits = *next;
     output.timings.decode_tokens += static_cast<int64_t>(seqs.size());
   }
   output.timings.decode_ms = MillisecondsSince(decode_start);
@@ -324,7 +351,8 @@ Result<GenerationOutput> GenerateBeams(const GenerationContext& context, const G
   for (BeamHypothesis& hypothesis : search.Finish()) {
     GeneratedSample sample{.token_ids = std::move(hypothesis.tokens), .score = hypothesis.score};
     const bool ended = !sample.token_ids.empty() && IsEos(context.eos, sample.token_ids.back());
-    sample.finish = ended ? FinishReason::kEos : FinishReason::kLength;
+    const FinishReason cut = interrupted ? FinishReason::kCancelled : FinishReason::kLength;
+    sample.finish = ended ? FinishReason::kEos : cut;
     if (context.tokenizer) {
       ASSIGN_OR_RETURN(const std::string text,
                        context.tokenizer->Decode(sample.token_ids, {.skip_special = request.skip_special}));

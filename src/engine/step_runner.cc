@@ -34,7 +34,7 @@ Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> seq
   return hidden;
 }
 
-Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs) {
+Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs, const std::function<bool()>& interrupted) {
   const int64_t vocab = model_.spec().vocab_size;
   logits_arena_.Reset();
   ASSIGN_OR_RETURN(float* data, logits_arena_.Allocate<float>(static_cast<int64_t>(inputs.size()) * vocab));
@@ -47,6 +47,7 @@ Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs) {
   int64_t done_outputs = 0;
   const auto flush = [&]() -> Status {
     if (tokens.empty()) return OkStatus();
+    if (interrupted && interrupted()) return Status(StatusCode::kCancelled, "interrupted");
     const int64_t outputs = static_cast<int64_t>(output_rows.size());
     ASSIGN_OR_RETURN(const MatView<float> hidden, ForwardChunk(std::exchange(sequences, {}), std::exchange(tokens, {}),
                                                                std::exchange(output_rows, {})));

@@ -30,7 +30,9 @@ class StepRunner {
 
   /// Runs and commits the inputs. Returns logits after each input's last token: [inputs, vocab] fp32, valid until the
   /// next call. A cache that is full is ResourceExhausted; nothing is lost then but the inputs of this call.
-  Result<MatView<float>> Run(std::span<const StepInput> inputs);
+  /// `interrupted` is asked before every chunk; when it says true, Run returns Cancelled, and chunks that ran before
+  /// are committed.
+  Result<MatView<float>> Run(std::span<const StepInput> inputs, const std::function<bool()>& interrupted = {});
 
   /// Runs one input chunk by chunk and hands out the hidden states after its tokens from `first_row` on, ascending:
   /// consume(index of the first token of these, hidden).

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -68,6 +69,18 @@ def kvasir(*args, stdin=b"", env=None, stdout=subprocess.PIPE, timeout=120, pree
         errors.seek(0)
         return Run(args, process.returncode, output.read(), errors.read().decode(errors="replace"),
                    time.monotonic() - start, usage.ru_maxrss * 1024)
+
+
+def wait_until_interrupts_are_caught(process, timeout=30):
+    """Returns once Ctrl-C no longer ends the process at once (/proc lists the signals that it handles)."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        with open(f"/proc/{process.pid}/status") as file:
+            caught = next(line for line in file if line.startswith("SigCgt"))
+        if int(caught.split()[1], 16) & (1 << (signal.SIGINT - 1)):
+            return
+        time.sleep(0.005)
+    raise AssertionError("Ctrl-C is never caught")
 
 
 class CliTest(unittest.TestCase):

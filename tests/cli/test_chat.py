@@ -2,9 +2,13 @@
 
 import json
 import re
+import signal
+import subprocess
+import time
 import unittest
 
-from kvasir_cli import CliTest, kvasir
+from kvasir_cli import (PROGRAM, SANITIZED, CliTest, environment, kvasir,
+                        wait_until_interrupts_are_caught)
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
 
@@ -83,6 +87,25 @@ class Chat(CliTest):
         run = self.chat("word " * 300, "Hello", "/stats", code=1)
         self.assertRegex(run.err, r"the conversation has \d+ tokens with this message, the context holds 256: /clear")
         self.assertIn("2 messages", run.text)
+
+    def test_interrupt_while_a_message_is_read_returns_to_the_prompt(self):
+        process = subprocess.Popen([PROGRAM, "chat", "--template", self.template, "-n", "12", "-c", "100000", "-b", "64"],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=environment())
+        self.addCleanup(process.kill)
+        wait_until_interrupts_are_caught(process)
+        process.stdin.write(b"/help\n" + b"word " * 60000 + b"\n")
+        process.stdin.flush()
+        while b"Ctrl-C stops an answer" not in process.stdout.readline():
+            pass
+        time.sleep(0.5)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(b"Hello\n/stats\n", timeout=60)
+        self.assertLess(time.monotonic() - start, 60 if SANITIZED else 4)
+        self.assertEqual(process.returncode, 0, err)
+        self.assertIn(b"stopped before the answer began", err)
+        self.assertIn(b"2 messages", out)  # the long one is forgotten
 
     def test_models_without_a_template_say_what_to_give(self):
         self.fails("chat", stdin=b"Hello\n", says=["no chat template", "--template chatml"])

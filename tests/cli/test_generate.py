@@ -1,12 +1,14 @@
 """kvasir generate."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 import unittest
 
-from kvasir_cli import PROGRAM, CliTest, environment, kvasir
+from kvasir_cli import (PROGRAM, SANITIZED, CliTest, environment, kvasir,
+                        wait_until_interrupts_are_caught)
 
 PROMPT = "Once upon a time there was a little"
 
@@ -159,6 +161,29 @@ class Ending(CliTest):
         self.assertEqual(process.returncode, 130)
         self.assertTrue(out.endswith(b"\n"))
         self.assertIn("tok/s", err.decode())
+
+    def test_interrupt_ends_a_long_prompt_between_its_pieces(self):
+        file = self.write("long.txt", "word " * 60000)
+        for args in ([], ["--json"], ["--num-beams", "2"]):
+            process = subprocess.Popen([PROGRAM, "generate", "-f", file, "-c", "100000", "-b", "64", *args],
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                       env=environment())
+            self.addCleanup(process.kill)
+            wait_until_interrupts_are_caught(process)
+            time.sleep(0.3)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+            self.assertLess(time.monotonic() - start, 20 if SANITIZED else 2)
+            self.assertEqual(process.returncode, 130, err)
+            if args == ["--json"]:
+                result = json.loads(out)
+                self.assertEqual(result["finish_reason"], "cancelled")
+                self.assertEqual(result["token_ids"], [])
+                self.assertLess(result["timings"]["prefill_tokens"], len(result["prompt_token_ids"]))
+            else:
+                self.assertEqual(out.strip(), b"")
+                self.assertRegex(err.decode(), r"prefill \d+ tokens")
 
     def test_full_disk_and_closed_output_are_errors(self):
         with open("/dev/full", "wb") as full:
