@@ -54,6 +54,11 @@ void ModelFlags::AddAttention(FlagTable& flags) {
                "Attention by whole score matrices (A1) or in tiles (A2).");
 }
 
+void ModelFlags::AddPreTokenizer(FlagTable& flags) {
+  flags.Text("--pre", "NAME", &pre_tokenizer, "GGUF: how the vocabulary divides text, such as llama-bpe or qwen2.",
+             "as the file says");
+}
+
 void ModelFlags::AddVerbose(FlagTable& flags) {
   flags.Switch("-v,--verbose", &verbose, "Log what is being done to standard error.");
 }
@@ -68,6 +73,7 @@ void ModelFlags::AddAll(FlagTable& flags) {
   AddKvType(flags);
   AddCache(flags);
   AddAttention(flags);
+  AddPreTokenizer(flags);
 }
 
 void ModelFlags::ApplyVerbose() const {
@@ -84,6 +90,7 @@ EngineOptions ModelFlags::Options() const {
   options.plain_attention = plain_attention;
   options.prefill_chunk = batch;
   options.max_sequences = 1;
+  options.pre_tokenizer = pre_tokenizer;
   return options;
 }
 
@@ -115,19 +122,28 @@ Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOption
   return engine;
 }
 
-Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path) {
+Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path, const std::string& pre) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return NotFound("{}: no such file or folder", path.string());
+  const auto from_model = [&]() -> Result<std::unique_ptr<Tokenizer>> {
+    ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(path));
+    if (files.gguf) return LoadTokenizer(*files.gguf, pre);
+    if (!pre.empty()) return InvalidArgument("--pre is for GGUF files; {} is none", path.string());
+    return LoadTokenizer(files.folder);
+  };
   if (std::filesystem::is_directory(path, error)) {
+    if (!pre.empty()) return from_model();
     auto tokenizer = LoadTokenizer(path);
     if (tokenizer.ok() || tokenizer.status().code() != StatusCode::kNotFound) return tokenizer;
     // It may be a folder that holds a GGUF file; if not, the first error says more.
     const auto files = OpenModelFiles(path);
     return files.ok() && files->gguf ? LoadTokenizer(*files->gguf) : std::move(tokenizer);
   }
-  if (path.extension() == ".json" || path.extension() == ".model") return LoadTokenizerFile(path);
-  ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(path));
-  return files.gguf ? LoadTokenizer(*files.gguf) : LoadTokenizer(files.folder);
+  if (path.extension() == ".json" || path.extension() == ".model") {
+    if (!pre.empty()) return InvalidArgument("--pre is for GGUF files; {} is none", path.string());
+    return LoadTokenizerFile(path);
+  }
+  return from_model();
 }
 
 }  // namespace kvasir::apps

@@ -23,6 +23,7 @@ struct ModelFlags {
   int64_t batch = 512;
   CacheMode cache = CacheMode::kDynamic;
   bool plain_attention = false;
+  std::string pre_tokenizer;
   bool verbose = false;
 
   void AddModel(FlagTable& flags);
@@ -33,6 +34,7 @@ struct ModelFlags {
   void AddBatch(FlagTable& flags);
   void AddCache(FlagTable& flags);
   void AddAttention(FlagTable& flags);
+  void AddPreTokenizer(FlagTable& flags);
   void AddVerbose(FlagTable& flags);
   /// All of them, under the title "Model".
   void AddAll(FlagTable& flags);
@@ -50,7 +52,7 @@ Result<std::filesystem::path> FindModel(const std::string& model);
 /// was chosen unless `quiet`.
 Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet);
 
-/// The tokenizer of a model folder, a file in one, or a GGUF file, without its weights.
-Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path);
+/// The tokenizer of a model folder, a file in one, or a GGUF file, without its weights. `pre` is for GGUF only.
+Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path, const std::string& pre);
 
 }  // namespace kvasir::apps

@@ -31,6 +31,7 @@ class TokenizeVerb final : public Verb {
     prompt_.Add(flags);
     flags.Text("--decode", "IDS", &decode_, "Print the text of these ids (separated by commas or spaces).");
     flags.Group("Rules");
+    model_.AddPreTokenizer(flags);
     flags.Switch("--add-special", &add_special_, "Let the tokenizer add its special tokens (such as BOS).",
                  "--no-special");
     flags.Switch("--parse-special", &parse_special_, "Read special tokens written in the text as such.",
@@ -45,7 +46,7 @@ class TokenizeVerb final : public Verb {
       return InvalidArgument("--decode turns ids into text; it takes neither --prompt nor --file");
     }
     ASSIGN_OR_RETURN(const std::filesystem::path path, FindModel(model_.model));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadModelTokenizer(path));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadModelTokenizer(path, model_.pre_tokenizer));
     if (decode_) return Decode(*tokenizer);
     ASSIGN_OR_RETURN(const std::string text, prompt_.Read(false));
     ASSIGN_OR_RETURN(const std::vector<TokenId> ids,

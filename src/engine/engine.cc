@@ -98,8 +98,12 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
 
   // The tokenizer first: it is small, and wrong files should be found before gigabytes are packed.
   ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(options.model));
+  if (!options.pre_tokenizer.empty() && !files.gguf) {
+    return InvalidArgument("--pre is for GGUF files; the tokenizer beside {} says itself how text is divided",
+                           options.model.string());
+  }
   if (options.load_tokenizer) {
-    auto tokenizer = files.gguf ? LoadTokenizer(*files.gguf) : LoadTokenizer(files.folder);
+    auto tokenizer = files.gguf ? LoadTokenizer(*files.gguf, options.pre_tokenizer) : LoadTokenizer(files.folder);
     if (tokenizer.ok()) {
       impl->tokenizer = *std::move(tokenizer);
     } else if (tokenizer.status().code() == StatusCode::kNotFound) {

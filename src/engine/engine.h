@@ -34,6 +34,7 @@ struct EngineOptions {
   bool plain_attention = false;                    // A1
   int64_t prefill_chunk = 512;                     // tokens of a prompt run at once (-b)
   int64_t max_sequences = 8;                       // beams or samples alive at once
+  std::string pre_tokenizer;                       // GGUF: how text is divided; empty: as the file says
   bool load_tokenizer = true;                      // a missing tokenizer is then no error, but text cannot be used
   std::function<void(int64_t, int64_t)> progress;  // bytes packed, bytes in all
 };

@@ -1,6 +1,6 @@
 #include "text/format_names.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -141,6 +141,13 @@ const ByteLevelRecipe* FindGgufPreTokenizer(std::string_view name) {
   const auto* found = std::find_if(std::begin(kGgufPreTokenizers), std::end(kGgufPreTokenizers),
                                    [&](const PreTokenizerName& entry) { return entry.name == name; });
   return found == std::end(kGgufPreTokenizers) ? nullptr : &Recipe(found->recipe);
+}
+
+std::string GgufPreTokenizerNames() {
+  std::vector<std::string_view> names;
+  for (const PreTokenizerName& entry : kGgufPreTokenizers) names.push_back(entry.name);
+  std::sort(names.begin(), names.end());
+  return fmt::format("{}", fmt::join(names, ", "));
 }
 
 GgufVocabulary FindGgufVocabulary(std::string_view name) {

@@ -23,6 +23,8 @@ struct ByteLevelRecipe {
 
 /// The recipe that "tokenizer.ggml.pre" names; null when the name is not known.
 const ByteLevelRecipe* FindGgufPreTokenizer(std::string_view name);
+/// The names that are known, sorted, with commas.
+std::string GgufPreTokenizerNames();
 
 /// The kinds of model that "tokenizer.ggml.model" names.
 enum class GgufVocabulary { kSentencePiece, kByteLevel, kWordPiece, kUnigram, kUnknown };

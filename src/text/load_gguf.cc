@@ -109,7 +109,33 @@ Status BuildSentencePieceBpe(const GgufFile& file, const GgufVocab& vocab, Token
   return OkStatus();
 }
 
-Status BuildByteLevel(const GgufFile& file, const GgufVocab& vocab, TokenizerParts* parts, bool* add_bos) {
+/// How text is divided: as `pre` says, else the file.
+Result<const ByteLevelRecipe*> FindDivision(const GgufFile& file, std::string_view pre) {
+  if (!pre.empty()) {
+    const ByteLevelRecipe* recipe = FindGgufPreTokenizer(pre);
+    if (recipe == nullptr) {
+      return InvalidArgument("--pre \"{}\" is not known; known are {}", pre, GgufPreTokenizerNames());
+    }
+    return recipe;
+  }
+  ASSIGN_OR_RETURN(const std::string name, file.String("tokenizer.ggml.pre", ""));
+  if (name.empty()) {
+    LogWarning("{}: no tokenizer.ggml.pre, as in old files; text is divided by \"default\" (--pre gives another)",
+               file.description());
+    return FindGgufPreTokenizer("default");
+  }
+  const ByteLevelRecipe* recipe = FindGgufPreTokenizer(name);
+  if (recipe == nullptr) {
+    return Unsupported(
+        "{}: tokenizer.ggml.pre is \"{}\", a division of text that is not known; if it is the same as one of these, "
+        "give that with --pre: {}",
+        file.description(), name, GgufPreTokenizerNames());
+  }
+  return recipe;
+}
+
+Status BuildByteLevel(const GgufFile& file, const GgufVocab& vocab, std::string_view pre, TokenizerParts* parts,
+                      bool* add_bos) {
   ASSIGN_OR_RETURN(PieceTable pieces, MakePieces(file, vocab));
   ASSIGN_OR_RETURN(const std::vector<std::string>* list, file.StringList("tokenizer.ggml.merges"));
   if (list == nullptr) return InvalidData("{}: no tokenizer.ggml.merges", file.description());
@@ -125,13 +151,7 @@ Status BuildByteLevel(const GgufFile& file, const GgufVocab& vocab, TokenizerPar
     if (!merge.ok()) return merge.status().WithContext(file.description());
     merges.push_back(*merge);
   }
-  ASSIGN_OR_RETURN(const std::string pre, file.String("tokenizer.ggml.pre", "default"));
-  const ByteLevelRecipe* recipe = FindGgufPreTokenizer(pre);
-  if (recipe == nullptr) {
-    LogWarning("{}: pre-tokenizer \"{}\" is not known; the default one is used and tokens may differ",
-               file.description(), pre);
-    recipe = FindGgufPreTokenizer("default");
-  }
+  ASSIGN_OR_RETURN(const ByteLevelRecipe* recipe, FindDivision(file, pre));
   *add_bos = recipe->add_bos;
   BpeOptions options;
   options.byte_alphabet = true;
@@ -239,11 +259,14 @@ Status SetTemplate(const GgufFile& file, size_t count, bool word_piece, bool bos
 
 }  // namespace
 
-Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const GgufFile& file) {
+Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const GgufFile& file, std::string_view pre) {
   ASSIGN_OR_RETURN(const std::string name, file.String("tokenizer.ggml.model"));
   const GgufVocabulary kind = FindGgufVocabulary(name);
   if (kind == GgufVocabulary::kUnknown) {
     return Unsupported("{}: tokenizer.ggml.model is \"{}\", which is not known", file.description(), name);
+  }
+  if (!pre.empty() && kind != GgufVocabulary::kByteLevel) {
+    return InvalidArgument("--pre is for byte-level vocabularies; {} has one of kind \"{}\"", file.description(), name);
   }
   ASSIGN_OR_RETURN(const GgufVocab vocab, ReadVocab(file));
   TokenizerParts parts;
@@ -251,7 +274,7 @@ Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const GgufFile& file) {
   bool add_bos = kind == GgufVocabulary::kSentencePiece || kind == GgufVocabulary::kWordPiece;
   switch (kind) {
     case GgufVocabulary::kSentencePiece: RETURN_IF_ERROR(BuildSentencePieceBpe(file, vocab, &parts)); break;
-    case GgufVocabulary::kByteLevel: RETURN_IF_ERROR(BuildByteLevel(file, vocab, &parts, &add_bos)); break;
+    case GgufVocabulary::kByteLevel: RETURN_IF_ERROR(BuildByteLevel(file, vocab, pre, &parts, &add_bos)); break;
     case GgufVocabulary::kWordPiece: RETURN_IF_ERROR(BuildWordPiece(file, vocab, &parts)); break;
     case GgufVocabulary::kUnigram: RETURN_IF_ERROR(BuildUnigram(file, vocab, &parts)); break;
     case GgufVocabulary::kUnknown: break;

@@ -89,7 +89,10 @@ Result<std::unique_ptr<Tokenizer>> LoadTokenizerFile(const std::filesystem::path
 Result<std::unique_ptr<Tokenizer>> LoadTokenizerFromBytes(std::string_view bytes, std::string_view what);
 
 /// Builds the tokenizer from the metadata of a GGUF file (tokenizer.ggml.*). The file may be closed afterwards.
-Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const GgufFile& file);
+/// `pre` says how a byte-level vocabulary divides text, instead of tokenizer.ggml.pre. A file that names a division
+/// that is not known is an error, since a wrong one changes ids without a word; one that names none (as old files) gets
+/// "default", as in llama.cpp, and a warning.
+Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const GgufFile& file, std::string_view pre = {});
 
 /// Turns ids into text piece by piece; what it returns never splits a UTF-8 character and concatenates to exactly
 /// what Decode would give for all ids at once (but for a tail that Flush completes). Not thread-safe.

@@ -98,8 +98,8 @@ inline void ExpectParity(const Tokenizer& tokenizer, const std::filesystem::path
     ASSERT_TRUE(ids.ok()) << ids.status().message();
     if (Crc32(IdBytes(*ids)) != LittleEndian32(expected, 12 * i)) {
       ++failures;
-      ADD_FAILURE() << "ids differ for string " << i << ": " << testing::PrintToString(strings[i]) << "\n"
-                    << testing::PrintToString(*ids);
+      ADD_FAILURE() << "ids differ for string " << i << ": " << ::testing::PrintToString(strings[i]) << "\n"
+                    << ::testing::PrintToString(*ids);
       continue;
     }
     for (const bool skip : {true, false}) {
@@ -111,8 +111,8 @@ inline void ExpectParity(const Tokenizer& tokenizer, const std::filesystem::path
       if (wanted == 0xFFFFFFFFu || Crc32(*text) == wanted) continue;
       ++failures;
       ADD_FAILURE() << "text differs for string " << i << " (skip_special " << skip
-                    << "): " << testing::PrintToString(strings[i]) << "\n"
-                    << testing::PrintToString(*text);
+                    << "): " << ::testing::PrintToString(strings[i]) << "\n"
+                    << ::testing::PrintToString(*text);
     }
   }
 }

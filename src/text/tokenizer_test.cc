@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "base/utf8.h"
+#include "io/test_files.h"
 #include "text/regex.h"
 #include "text/tokenizer_fixtures.h"
 
@@ -184,6 +185,44 @@ TEST(TokenizerErrors, SayWhatIsWrong) {
           Json(R"({"a":0})", "[]", R"(,"post_processor":{"type":"BertProcessing","cls":["x",9],"sep":["y",9]})"),
           "file")
           .ok());
+}
+
+TEST(TokenizerErrors, AGgufFileThatNamesAnUnknownDivisionIsRefusedUnlessAnotherIsGiven) {
+  const testing::TempFolder folder;
+  const auto ids = [&](std::string_view name, std::string_view pre) -> Result<std::vector<TokenId>> {
+    std::string bytes = Slurp(TokenizerFixtures() / "bpe.gguf");
+    bytes.replace(bytes.find("llama-bpe"), 9, name);  // of the same length
+    ASSIGN_OR_RETURN(const auto file, GgufFile::Open(folder.Write("model.gguf", bytes)));
+    ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(*file, pre));
+    return tokenizer->Encode("In 12345 they've come");
+  };
+  const auto original = ids("llama-bpe", "");
+  ASSERT_TRUE(original.ok()) << original.status().message();
+  const std::string unknown = ids("llama-xyz", "").status().message();
+  for (const char* part :
+       {"model.gguf", "tokenizer.ggml.pre", "\"llama-xyz\"", "--pre", "llama-bpe, llama-v3", "qwen2"}) {
+    EXPECT_NE(unknown.find(part), std::string::npos) << unknown;
+  }
+  EXPECT_EQ(*ids("llama-xyz", "llama-bpe"), *original);
+  EXPECT_NE(*ids("llama-bpe", "gpt-2"), *original);  // what is given comes before what the file says
+  EXPECT_NE(ids("llama-bpe", "nonsense").status().message().find("--pre \"nonsense\""), std::string::npos);
+  const auto spm = GgufFile::Open(TokenizerFixtures() / "spm.gguf");
+  ASSERT_TRUE(spm.ok());
+  EXPECT_FALSE(LoadTokenizer(**spm, "llama-bpe").ok());
+}
+
+TEST(TokenizerErrors, AGgufFileWithoutADivisionGetsTheDefault) {
+  const testing::TempFolder folder;
+  std::string bytes = Slurp(TokenizerFixtures() / "bpe.gguf");
+  bytes.replace(bytes.find("tokenizer.ggml.pre"), 18, "tokenizer.ggml.xyz");
+  const auto file = GgufFile::Open(folder.Write("old.gguf", bytes));
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  const auto tokenizer = LoadTokenizer(**file);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  const auto given = LoadTokenizer(**file, "default");
+  ASSERT_TRUE(given.ok()) << given.status().message();
+  const std::string text = "In 12345 they've come";
+  EXPECT_EQ(*(*tokenizer)->Encode(text), *(*given)->Encode(text));
 }
 
 TEST(TokenizerErrors, TruncatedModelsAreRefusedOrSmaller) {

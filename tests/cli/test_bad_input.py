@@ -172,6 +172,10 @@ class Models(CliTest):
         self.fails(*RUN, model, says="tokenizer")
         self.ok("logits", "-m", model, "--tokens", "1,2", "--json")
 
+    def test_a_division_is_given_for_gguf_files_only(self):
+        for args in (["generate", "-p", "x"], ["tokenize", "-p", "x"], ["tokenize", "-p", "x", "-m", DEMO + "/tokenizer.json"]):
+            self.fails(*args, "--pre", "qwen2", says="--pre is for GGUF files")
+
     def test_malformed_vocabularies(self):
         path = os.path.join(DEMO, "tokenizer.json")
         with open(path) as file:
