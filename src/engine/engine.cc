@@ -112,6 +112,10 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
       return tokenizer.status();
     }
   }
+  if (impl->tokenizer && impl->tokenizer->vocab().size > files.spec.vocab_size) {
+    LogWarning("{}: the tokenizer has {} tokens, the model only {}; texts with one of the others are refused",
+               options.model.string(), impl->tokenizer->vocab().size, files.spec.vocab_size);
+  }
   ASSIGN_OR_RETURN(impl->defaults, LoadGenerationDefaults(files.folder, files.spec, impl->tokenizer.get()));
   // A model that asks for beam search by itself needs room for its beams.
   impl->options.max_sequences = std::max<int64_t>(options.max_sequences, impl->defaults.beams.num_beams);
@@ -163,8 +167,10 @@ Status Engine::Impl::CheckRequest(const GenerationRequest& request) const {
     return InvalidArgument("the prompt has no tokens; give some text (the model has no BOS token to begin with)");
   }
   for (TokenId id : request.prompt) {
-    if (id < 0 || id >= vocab)
-      return InvalidArgument("the prompt's token id {} is outside the vocabulary of {}", id, vocab);
+    if (id >= 0 && id < vocab) continue;
+    const bool misfit = tokenizer && id >= vocab && id < tokenizer->vocab().size;
+    return InvalidArgument("the prompt's token id {} is outside the model's vocabulary of {}{}", id, vocab,
+                           misfit ? "; its tokenizer is for a larger one" : "");
   }
   const int64_t length = static_cast<int64_t>(request.prompt.size());
   if (length >= context) {

@@ -172,6 +172,22 @@ class Models(CliTest):
         self.fails(*RUN, model, says="tokenizer")
         self.ok("logits", "-m", model, "--tokens", "1,2", "--json")
 
+    def test_a_tokenizer_for_a_larger_model(self):
+        rows = 1000
+        model = self.copy_demo(vocab_size=rows)
+        header, data = read_safetensors(self.weights(model))
+        name = "model.embed_tokens.weight"
+        begin, end = header[name]["data_offsets"]
+        keep = (end - begin) // header[name]["shape"][0] * rows
+        header[name].update(shape=[rows, header[name]["shape"][1]], data_offsets=[begin, begin + keep])
+        for tensor in header.values():
+            if tensor["data_offsets"][0] >= end:
+                tensor["data_offsets"] = [at - (end - begin - keep) for at in tensor["data_offsets"]]
+        write_safetensors(self.weights(model), header, data[:begin + keep] + data[end:])
+        told = self.ok("generate", "-m", model, "-p", "a", "-n", "1").err
+        self.assertIn("the tokenizer has 4096 tokens, the model only 1000", told)
+        self.fails(*RUN, model, says=["token id", "the model's vocabulary of 1000; its tokenizer is for a larger one"])
+
     def test_a_division_is_given_for_gguf_files_only(self):
         for args in (["generate", "-p", "x"], ["tokenize", "-p", "x"], ["tokenize", "-p", "x", "-m", DEMO + "/tokenizer.json"]):
             self.fails(*args, "--pre", "qwen2", says="--pre is for GGUF files")
