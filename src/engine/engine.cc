@@ -8,13 +8,16 @@
 #include "base/log.h"
 #include "engine/generation.h"
 #include "engine/generation_config.h"
+#include "engine/memory_need.h"
 #include "engine/step_runner.h"
 
 namespace kvasir {
 namespace {
 
-constexpr int64_t kUnknownContext = 2048;               // when a model does not say what it was trained on
-constexpr int64_t kMemoryReserve = int64_t{256} << 20;  // left for activations and others
+constexpr int64_t kUnknownContext = 2048;  // when a model does not say what it was trained on
+// Left beside activations: stacks, tables of blocks, texts, the allocator's slack. (The whole process takes some 20 MiB
+// with a model of 6 MiB.)
+constexpr int64_t kProcessReserve = int64_t{32} << 20;
 constexpr int64_t kLogitRows = 64;
 
 int64_t TrainedContext(const DecoderSpec& spec) { return spec.context > 0 ? spec.context : kUnknownContext; }
@@ -55,27 +58,38 @@ Status Engine::Impl::ChooseContext() {
   const DecoderSpec& spec = model->spec();
   const int64_t hard = HardContextLimit(spec);
   const int64_t trained = TrainedContext(spec);
-  const int64_t per_token = std::max<int64_t>(KvBytesPerToken(model->kv_shapes(), kv_type), 1);
-  // One sequence must fit in full; further ones share its prompt and are refused when memory runs out.
-  const int64_t fits = std::max<int64_t>(AvailableMemory() - kMemoryReserve, 0) / per_token;
-  context = options.context;
-  if (context == 0) {
-    context = hard > 0 ? std::min(trained, hard) : trained;
-    if (fits < context) {
-      context = fits;
-      context_note = fmt::format("context {} of {} tokens: that is what fits into {:.1f} GB of free memory", context,
-                                 trained, static_cast<double>(AvailableMemory()) / 1e9);
-    }
-  } else if (hard > 0 && context > hard) {
-    return InvalidArgument("-c {} is beyond the model's {} learned positions", context, hard);
-  } else if (fits < context) {
-    return ResourceExhausted("-c {} needs {:.1f} GB of KV cache, {:.1f} GB are free; use a smaller -c", context,
-                             static_cast<double>(context * per_token) / 1e9,
-                             static_cast<double>(AvailableMemory()) / 1e9);
-  } else if (context > trained) {
-    context_note = fmt::format("context {} is beyond the {} tokens the model was trained on", context, trained);
+  const int64_t wanted = options.context > 0 ? options.context : hard > 0 ? std::min(trained, hard) : trained;
+  if (options.context > 0 && hard > 0 && wanted > hard) {
+    return InvalidArgument("-c {} is beyond the model's {} learned positions", wanted, hard);
   }
-  if (context < 1) return ResourceExhausted("no memory is left for a KV cache of even one token");
+  // Free memory is divided into a fixed part, which grows with the model's width and -b (a model of 1 B parameters at
+  // -b 512 takes some 100 MB: 2·4 bytes · 512 tokens · 20,000 values, and 68 rows of logits), and one that grows with
+  // the context. One sequence must fit in full; further ones share its prompt and are refused when memory runs out.
+  const int64_t chunk = std::min(options.prefill_chunk, wanted);
+  const int64_t fixed = kProcessReserve + ActivationBytes(spec, chunk, options.max_sequences);
+  int64_t per_token = KvBytesPerToken(model->kv_shapes(), kv_type);
+  if (options.plain_attention) per_token += PlainAttentionBytesPerToken(spec, chunk);
+  const int64_t available = AvailableMemory();
+  const int64_t fits = std::max<int64_t>(available - fixed, 0) / std::max<int64_t>(per_token, 1);
+  const auto megabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  context = wanted;
+  if (fits < 1) {
+    return ResourceExhausted("no memory is left for a KV cache: {:.0f} MB are free, {:.0f} MB are needed beside it",
+                             megabytes(available), megabytes(fixed));
+  }
+  if (fits < wanted && options.context > 0) {
+    return ResourceExhausted(
+        "-c {} needs {:.0f} MB of KV cache and {:.0f} MB beside it, {:.0f} MB are free; use a smaller -c", wanted,
+        megabytes(per_token) * static_cast<double>(wanted), megabytes(fixed), megabytes(available));
+  }
+  if (fits < wanted) {
+    context = fits;
+    context_note =
+        fmt::format("context {} of {} tokens: that is what fits into {:.0f} MB of free memory with {:.0f} MB beside it",
+                    context, trained, megabytes(available), megabytes(fixed));
+  } else if (wanted > trained) {
+    context_note = fmt::format("context {} is beyond the {} tokens the model was trained on", wanted, trained);
+  }
   return OkStatus();
 }
 

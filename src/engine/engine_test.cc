@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <limits>
 
+#include "engine/memory_need.h"
+
 namespace kvasir {
 namespace {
 
@@ -307,6 +309,32 @@ TEST(Engine, BadOptionsAreNamed) {
   options = Options();
   options.context = int64_t{1} << 39;
   EXPECT_EQ(Engine::Load(options).status().code(), StatusCode::kResourceExhausted);
+}
+
+TEST(Engine, ActivationsTakeNoMoreThanPlannedAndThePlanIsNotWasteful) {
+  for (const char* name : {"llama", "opt-350m", "mixtral", "gemma2", "gpt-neox"}) {
+    EngineOptions options = Options();
+    options.model = std::string(KVASIR_FIXTURES) + "/models/" + name;
+    const int64_t length = std::min<int64_t>(LoadOrDie(options)->context(), 80);
+    for (bool plain : {false, true}) {
+      ResetMemoryPeaks();
+      GenerationRequest request = Request(4);
+      options.context = std::string_view(name) == "opt-350m" ? length : 3000;
+      options.prefill_chunk = options.context;
+      options.plain_attention = plain;
+      const auto engine = LoadOrDie(options);
+      request.prompt.assign(static_cast<size_t>(options.context) - 5, 7);
+      const auto output = engine->Generate(request);
+      ASSERT_TRUE(output.ok()) << output.status().message();
+      const DecoderSpec& spec = engine->model().spec();
+      int64_t planned = ActivationBytes(spec, options.prefill_chunk, options.max_sequences);
+      if (plain) planned += PlainAttentionBytesPerToken(spec, options.prefill_chunk) * options.context;
+      EXPECT_LE(output->memory.activation_peak, planned + (1 << 20)) << name;
+      if (options.context == 3000) {
+        EXPECT_GE(output->memory.activation_peak, planned / 5) << name;
+      }
+    }
+  }
 }
 
 TEST(Engine, MemoryIsCountedByOwner) {

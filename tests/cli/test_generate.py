@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -73,6 +74,15 @@ class Generate(CliTest):
         self.assertEqual(len(ids) + prompt, 40)
         self.assertGreaterEqual(len(self.ids("--min-new-tokens", "30", "-n", "30")), 30)
         self.fails("generate", "-p", "x", "-n", "0", says="-n 0")
+
+    @unittest.skipIf(SANITIZED, "sanitizers need address space of their own")
+    def test_a_tiny_model_runs_in_little_memory(self):
+        def limit():  # of address space: program, libraries and one thread take half of it
+            resource.setrlimit(resource.RLIMIT_AS, (160 << 20, 160 << 20))
+
+        self.assertTrue(self.ok("generate", "-p", PROMPT, "-n", "4", "-t", "1", preexec=limit).text)
+        self.fails("generate", "-p", PROMPT, "-t", "1", "-c", "1000000", says=["-c 1000000 needs", "MB are free"],
+                   preexec=limit)
 
     def test_stop_strings_end_the_text_before_them(self):
         whole = self.json("-p", PROMPT, "-n", "60", "--temp", "0")["text"]
