@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
 
 #include <string>
 
@@ -18,7 +19,10 @@ boost::json::object MemoryJson(const MemoryReport& memory);
 /// "prefill 12 tokens, 812.3 tok/s · decode 127 tokens, 604.1 tok/s · …": what a run did, on one line.
 std::string Figures(Engine& engine, const GenerationOutput& output);
 
-/// Compact JSON and a newline.
-std::string JsonLine(const boost::json::object& object);
+/// Compact JSON. Numbers are plain decimals: whole ones and fp32 values as they are, others with at most nine
+/// significant digits. What is not finite is null, since JSON has no word for it.
+std::string PlainJson(const boost::json::value& value);
+/// The same and a newline.
+std::string JsonLine(const boost::json::value& value);
 
 }  // namespace kvasir::apps

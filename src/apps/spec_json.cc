@@ -1,8 +1,8 @@
 #include "apps/spec_json.h"
 
 #include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
 
+#include "apps/report.h"
 #include "base/dtype.h"
 
 namespace kvasir::apps {
@@ -190,7 +190,7 @@ std::string SpecText(const DecoderSpec& spec) {
                   spec.family, spec.layers.size(), spec.width, spec.vocab_size, spec.context, DTypeName(spec.dtype));
   json::object position = std::visit(PositionJson(), spec.position);
   position.erase("slopes");
-  text += fmt::format("positions     {}\n", json::serialize(position));
+  text += fmt::format("positions     {}\n", PlainJson(position));
   text += fmt::format("head          {}{}\n", spec.head.tied ? "tied to the embedding" : "its own matrix",
                       spec.head.bias ? ", with bias" : "");
   // Runs of equal layers.
