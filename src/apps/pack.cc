@@ -61,6 +61,11 @@ class PackVerb final : public Verb {
     const auto loaded = std::chrono::steady_clock::now();
     RETURN_IF_ERROR(model->WritePacked(file));
     const auto done = std::chrono::steady_clock::now();
+    const fs::path home = fs::is_directory(path, error) ? path : path.parent_path();
+    const fs::path folder = file.parent_path();
+    if (!fs::equivalent(home.empty() ? "." : home, folder.empty() ? "." : folder, error)) {
+      Note(fmt::format("{} is of use only beside the model's other files, in {}", file.string(), home.string()));
+    }
     return Print(*model, file, Milliseconds(start, loaded), Milliseconds(loaded, done));
   }
 

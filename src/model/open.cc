@@ -27,6 +27,11 @@ std::string KnownNames(bool gguf) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+/// The error with the file's name, once.
+Status Naming(const fs::path& file, const Status& status) {
+  return status.message().starts_with(file.string()) ? status : status.WithContext(file.string());
+}
+
 Result<ModelFiles> OpenGgufModel(const fs::path& path) {
   ModelFiles files{.path = path, .format = "gguf", .folder = path.parent_path()};
   ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
@@ -34,7 +39,7 @@ Result<ModelFiles> OpenGgufModel(const fs::path& path) {
   for (const ModelFamily& family : ModelFamilies()) {
     if (!Contains(family.gguf_architectures, architecture)) continue;
     auto spec = family.parse_gguf(*gguf);
-    if (!spec.ok()) return spec.status().WithContext(path.string());
+    if (!spec.ok()) return Naming(path, spec.status());
     files.spec = *std::move(spec);
     files.gguf = gguf.get();
     files.source = std::move(gguf);
@@ -60,10 +65,7 @@ Result<ModelFiles> OpenSafetensorsModel(const fs::path& path, const fs::path& fo
   for (const ModelFamily& family : ModelFamilies()) {
     if (!Contains(family.model_types, model_type)) continue;
     auto spec = family.parse(reader);
-    if (!spec.ok()) {
-      const bool named = spec.status().message().starts_with(config_path.string());
-      return named ? spec.status() : spec.status().WithContext(config_path.string());
-    }
+    if (!spec.ok()) return Naming(config_path, spec.status());
     files.spec = *std::move(spec);
     return files;
   }
@@ -103,7 +105,12 @@ Result<ModelFiles> OpenModelFiles(const fs::path& path) {
   const std::string extension = path.extension().string();
   if (IsPackedFile(path)) {
     ASSIGN_OR_RETURN(const std::string name, PackedModelName(path));
-    return OpenModelFiles(name == "." ? path.parent_path() : path.parent_path() / name);
+    auto files = OpenModelFiles(name == "." ? path.parent_path() : path.parent_path() / name);
+    if (files.ok()) return files;
+    return files.status().WithContext(path.string() + ": a packed file belongs beside the model it was made from");
+  }
+  if (extension == ".json") {
+    return InvalidArgument("{}: is no model; give the folder that it lies in", path.string());
   }
   if (extension == ".gguf" || IsGguf(path)) return OpenGgufModel(path);
   return OpenSafetensorsModel(path, path.parent_path(), true);

@@ -41,6 +41,12 @@ class Models(CliTest):
         self.fails(*RUN, self.folder, says=self.folder)  # an empty folder
         self.fails("generate", "-p", "x", env={"KVASIR_DEMO_MODEL": self.path("none")}, says=self.path("none"))
 
+    def test_files_in_a_wrong_place(self):
+        self.fails(*RUN, os.path.join(DEMO, "config.json"), says=["config.json", "give the folder"])
+        packed = self.path("demo.kvasir")
+        self.assertIn("beside", self.ok("pack", "-m", DEMO, "-o", packed).err)
+        self.fails(*RUN, packed, says=[packed, "belongs beside the model it was made from"])
+
     def test_pytorch_files_are_refused_naming_the_conversion(self):
         model = self.copy_demo()
         os.rename(self.weights(model), os.path.join(model, "pytorch_model.bin"))
