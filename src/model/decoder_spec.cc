@@ -14,6 +14,7 @@ constexpr int64_t kMaxContext = int64_t{1} << 40;
 // Beyond these, numbers in the forward pass stop being finite.
 constexpr double kMaxRopeFactor = 1e6;
 constexpr float kMaxAttentionScale = 1e4f;
+constexpr float kMaxScale = 1e6f;
 
 Status CheckRange(std::string_view what, int64_t value, int64_t min, int64_t max) {
   if (value >= min && value <= max) return OkStatus();
@@ -62,6 +63,10 @@ Status CheckScaling(const RopeScaling& scaling, int64_t frequencies) {
   if (uses_factor && !(scaling.factor >= 1.0 && scaling.factor <= kMaxRopeFactor)) {
     return InvalidData("the config gives a RoPE scaling factor of {}; it must be from 1 to {}", scaling.factor,
                        kMaxRopeFactor);
+  }
+  if (scaling.attention_factor && !(*scaling.attention_factor > 0.0 && *scaling.attention_factor <= 1e4)) {
+    return InvalidData("the config gives a RoPE attention_factor of {}; it must be above 0 and at most 10000",
+                       *scaling.attention_factor);
   }
   if (scaling.kind == Kind::kDynamicNtk && frequencies < 2) {
     return InvalidData("dynamic RoPE scaling needs at least 4 rotary dimensions");
@@ -182,8 +187,8 @@ Status DecoderSpec::Validate() const {
                        width);
   }
   for (const auto& [what, scale] : {std::pair("an embedding scale", embedding_scale), {"a logit scale", head.scale}}) {
-    if (std::isfinite(scale) && scale > 0.0f) continue;
-    return InvalidData("the config gives {} of {}; it must be above 0 and finite", what, scale);
+    if (scale > 0.0f && scale <= kMaxScale) continue;
+    return InvalidData("the config gives {} of {}; it must be above 0 and at most {}", what, scale, kMaxScale);
   }
   if (!std::isfinite(head.softcap) || head.softcap < 0.0f) {
     return InvalidData("the config gives a logit softcap of {}; it must be 0 or more, and finite", head.softcap);
