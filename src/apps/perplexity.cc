@@ -49,6 +49,10 @@ class PerplexityVerb final : public Verb {
       tokens.resize(static_cast<size_t>(*max_tokens_));
     }
     const int64_t context = engine->context();
+    const int64_t least = mode_ == WindowMode::kStrided ? 2 : 4;
+    if (context < least) {
+      return InvalidArgument("a context of {} has nothing to score; give -c {} or more", context, least);
+    }
     const int64_t stride = stride_.value_or(std::max<int64_t>(1, context / 2));
     if (stride > context) return InvalidArgument("--stride {} is more than the context of {}", stride, context);
     const auto windows = mode_ == WindowMode::kStrided
@@ -56,7 +60,7 @@ class PerplexityVerb final : public Verb {
                              : ChunkWindows(static_cast<int64_t>(tokens.size()), context);
     if (windows.empty()) {
       return InvalidArgument("the text has {} tokens; {} are needed at least", tokens.size(),
-                             mode_ == WindowMode::kStrided ? 2 : context);
+                             mode_ == WindowMode::kStrided ? least : context);
     }
     return Measure(*engine, tokens, windows);
   }

@@ -144,6 +144,8 @@ class Perplexity(CliTest):
         self.fails("perplexity", "-f", self.write("e.txt", ""), says="tokens")
         self.fails("perplexity", "-p", TEXT, "-c", "32", "--stride", "33", says=["--stride 33", "32"])
         self.fails("perplexity", "-p", TEXT, "--mode", "chunks", says="256")
+        self.fails("perplexity", "-p", TEXT, "-c", "1", says="a context of 1 has nothing to score; give -c 2")
+        self.fails("perplexity", "-p", TEXT, "-c", "3", "--mode", "chunks", says="give -c 4 or more")
 
 
 class Bench(CliTest):
