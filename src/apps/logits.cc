@@ -7,6 +7,7 @@
 #include "apps/model_flags.h"
 #include "apps/npy_writer.h"
 #include "apps/prompt_input.h"
+#include "apps/report.h"
 #include "apps/terminal.h"
 #include "apps/token_list.h"
 #include "apps/verb.h"
@@ -77,8 +78,7 @@ class LogitsVerb final : public Verb {
         for (int64_t v = 0; v < logits.cols; ++v) {
           if (!first) out += ',';
           first = false;
-          const float x = logits.row(r)[v];
-          out += std::isfinite(x) ? fmt::format("{}", x) : "null";  // JSON has no infinities and no NaN
+          AppendJsonNumber(static_cast<double>(logits.row(r)[v]), out);
         }
         if (out.size() >= 65536) {
           RETURN_IF_ERROR(WriteStdout(out));

@@ -11,35 +11,6 @@
 namespace kvasir::apps {
 namespace {
 
-/// Boost writes 12.5 as 1.25E1, which is JSON but no pleasure to read or to grep for.
-void AppendNumber(double number, std::string& out) {
-  constexpr int kDigits = 9;
-  constexpr double kWhole = 1e15;  // up to here every digit of a whole number is meant
-  if (!std::isfinite(number)) {
-    out += "null";
-    return;
-  }
-  char text[512];  // the longest are 1e-308 and 1e308 with their digits
-  const auto fixed = [&](auto value) {
-    return std::to_chars(text, std::end(text), value, std::chars_format::fixed).ptr;
-  };
-  const bool whole = std::trunc(number) == number && std::abs(number) < kWhole;
-  const auto single = static_cast<float>(number);
-  char* end = nullptr;
-  if (whole) {
-    end = fixed(number);
-  } else if (static_cast<double>(single) == number) {
-    // 1e-5f is 0.00001 here, not the 0.00000999999975 that it is as a double.
-    end = fixed(single);
-  } else {
-    end = std::to_chars(text, std::end(text), number, std::chars_format::scientific, kDigits - 1).ptr;
-    double rounded = number;
-    std::from_chars(text, end, rounded);
-    end = fixed(std::isfinite(rounded) ? rounded : number);
-  }
-  out.append(text, end);
-}
-
 void AppendJson(const boost::json::value& value, std::string& out) {
   if (const auto* array = value.if_array()) {
     out += '[';
@@ -58,7 +29,7 @@ void AppendJson(const boost::json::value& value, std::string& out) {
     }
     out += '}';
   } else if (const double* number = value.if_double()) {
-    AppendNumber(*number, out);
+    AppendJsonNumber(*number, out);
   } else {
     out += boost::json::serialize(value);
   }
@@ -99,6 +70,35 @@ std::string Figures(Engine& engine, const GenerationOutput& output) {
   line += fmt::format(" · {}, {} thread{}", KernelSetName(*engine.exec().kernels), engine.threads(),
                       engine.threads() == 1 ? "" : "s");
   return line;
+}
+
+void AppendJsonNumber(double number, std::string& out) {
+  // Boost writes 12.5 as 1.25E1, which is JSON but no pleasure to read or to grep for.
+  constexpr int kDigits = 9;
+  constexpr double kWhole = 1e15;  // up to here every digit of a whole number is meant
+  if (!std::isfinite(number)) {
+    out += "null";
+    return;
+  }
+  char text[512];  // the longest are 1e-308 and 1e308 with their digits
+  const auto fixed = [&](auto value) {
+    return std::to_chars(text, std::end(text), value, std::chars_format::fixed).ptr;
+  };
+  const bool whole = std::trunc(number) == number && std::abs(number) < kWhole;
+  const auto single = static_cast<float>(number);
+  char* end = nullptr;
+  if (whole) {
+    end = fixed(number);
+  } else if (static_cast<double>(single) == number) {
+    // 1e-5f is 0.00001 here, not the 0.00000999999975 that it is as a double.
+    end = fixed(single);
+  } else {
+    end = std::to_chars(text, std::end(text), number, std::chars_format::scientific, kDigits - 1).ptr;
+    double rounded = number;
+    std::from_chars(text, end, rounded);
+    end = fixed(std::isfinite(rounded) ? rounded : number);
+  }
+  out.append(text, end);
 }
 
 std::string PlainJson(const boost::json::value& value) {

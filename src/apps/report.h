@@ -19,8 +19,11 @@ boost::json::object MemoryJson(const MemoryReport& memory);
 /// "prefill 12 tokens, 812.3 tok/s · decode 127 tokens, 604.1 tok/s · …": what a run did, on one line.
 std::string Figures(Engine& engine, const GenerationOutput& output);
 
-/// Compact JSON. Numbers are plain decimals: whole ones and fp32 values as they are, others with at most nine
+/// Adds a number to JSON text as a plain decimal: whole ones and fp32 values as they are, others with at most nine
 /// significant digits. What is not finite is null, since JSON has no word for it.
+void AppendJsonNumber(double number, std::string& out);
+
+/// Compact JSON with such numbers.
 std::string PlainJson(const boost::json::value& value);
 /// The same and a newline.
 std::string JsonLine(const boost::json::value& value);

@@ -82,6 +82,13 @@ class Tokenize(CliTest):
 
 
 class Logits(CliTest):
+    def test_json_has_plain_decimals(self):
+        for args in (["logits", "--tokens", "0,5", "--json"], ["generate", "-p", "x", "-n", "3", "--json"],
+                     ["inspect", "--check-tensors", "--json"], ["perplexity", "-p", TEXT, "--json"]):
+            text = self.ok(*args).text
+            json.loads(text)
+            self.assertNotRegex(re.sub(r'"(?:[^"\\]|\\.)*"', '""', text), r"\d[eE][+-]?\d")
+
     def test_json_and_npy_agree(self):
         one = self.ok("logits", "--tokens", "0,5,9,300", "--json").json
         every = self.ok("logits", "--tokens", "0 5 9 300", "--all", "--json").json
