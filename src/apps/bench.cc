@@ -182,7 +182,7 @@ class BenchVerb final : public Verb {
 
   static std::string LimitText(const LimitShare& share) {
     if (share.limit == "bandwidth") return fmt::format("{:.1f} GB/s", share.value / 1e9);
-    return fmt::format("{:.0f} GFLOP/s {}", share.value / 1e9, share.limit);
+    return fmt::format("{:.0f} {} {}", share.value / 1e9, share.limit == "int8" ? "GOP/s" : "GFLOP/s", share.limit);
   }
 
   Status PrintJson(const std::vector<Row>& rows, const Model& model, const ExecContext& ctx) const {
@@ -236,9 +236,10 @@ class BenchVerb final : public Verb {
     }
     if (limits_) {
       text += fmt::format(
-          "{}best limits with {} threads ({}): reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s\n",
+          "{}best limits with {} threads ({}): reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s, int8 "
+          "{:.0f} GOP/s\n",
           md ? "\n" : "", ctx.pool->size(), KernelSetName(*ctx.kernels), ceilings.read_bytes_per_s / 1e9,
-          ceilings.fp32_flops / 1e9, ceilings.bf16_flops / 1e9);
+          ceilings.fp32_flops / 1e9, ceilings.bf16_flops / 1e9, ceilings.int8_ops / 1e9);
     }
     if (flagged) {
       text += fmt::format(

@@ -140,13 +140,14 @@ LimitShare ShareOfLimit(const BenchResult& result, const Ceilings& best, DType w
   share.bytes_per_token = static_cast<double>(result.per_run.weight_bytes + result.per_run.kv_bytes) / tokens;
   share.flops_per_token = static_cast<double>(result.per_run.matmul_flops + result.per_run.attention_flops) / tokens;
   if (best.read_bytes_per_s <= 0) return share;
-  // fp16 weights are widened and multiplied in fp32.
+  // fp16 weights are widened and multiplied in fp32; block types in eight-bit integers where there are such products.
+  const bool int8 = DTypeBlockSize(weights) > 1 && best.int8_ops > 0;
   const bool bf16 = weights == DType::kBF16;
-  const auto peak = [bf16](const Ceilings& c) { return bf16 ? c.bf16_flops : c.fp32_flops; };
+  const auto peak = [&](const Ceilings& c) { return int8 ? c.int8_ops : bf16 ? c.bf16_flops : c.fp32_flops; };
   const bool by_reading = share.bytes_per_token / best.read_bytes_per_s >= share.flops_per_token / peak(best);
   const double work = by_reading ? share.bytes_per_token : share.flops_per_token;
   const auto limit = [&](const Ceilings& c) { return by_reading ? c.read_bytes_per_s : peak(c); };
-  share.limit = by_reading ? "bandwidth" : bf16 ? "bf16" : "fp32";
+  share.limit = by_reading ? "bandwidth" : int8 ? "int8" : bf16 ? "bf16" : "fp32";
   share.best = limit(best);
   share.percent_best = 100 * result.Median() * work / share.best;
   std::vector<double> limits;

@@ -46,7 +46,7 @@ struct BenchResult {
 /// How near a result is to what the machine can do. The speed of a shared machine drifts, so every run is compared
 /// with what was measured just before and after it.
 struct LimitShare {
-  std::string_view limit;   // "bandwidth", "bf16" or "fp32": the one that binds
+  std::string_view limit;   // "bandwidth", "int8", "bf16" or "fp32": the one that binds
   double value = 0;         // of that limit: bytes or operations per second, the median of the runs' limits
   double best = 0;          // the best ever measured in this process
   double percent = 0;       // median over the runs of the share of the run's own limit

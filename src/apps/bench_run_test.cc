@@ -30,24 +30,50 @@ TEST(BenchResult, MeanMedianAndSpread) {
 }
 
 TEST(ShareOfLimit, NamesTheLimitThatBinds) {
-  const Ceilings ceilings{.read_bytes_per_s = 100, .fp32_flops = 50, .bf16_flops = 200, .int8_ops = 0};
+  const Ceilings best{.read_bytes_per_s = 100, .fp32_flops = 50, .bf16_flops = 200, .int8_ops = 400};
   BenchResult result;
   result.test = {.prefill = false, .tokens = 2, .batch = 5};
-  result.tok_s = {8};
+  result.tok_s = {8, 4, 6};
+  // Each run is compared with what the machine gave at its own time.
+  result.limits = {best, best, best};
+  result.limits[1].read_bytes_per_s = 40;
+  result.limits[2].read_bytes_per_s = 60;
   result.per_run = {.weight_bytes = 80, .kv_bytes = 20, .matmul_flops = 30, .attention_flops = 20};
   // 10 bytes and 5 operations per token: reading takes 0.1 s, computing 0.025 s.
-  const LimitShare share = ShareOfLimit(result, ceilings, DType::kBF16);
+  const LimitShare share = ShareOfLimit(result, best, DType::kBF16);
   EXPECT_EQ(share.limit, "bandwidth");
-  EXPECT_DOUBLE_EQ(share.value, 100);
-  EXPECT_DOUBLE_EQ(share.percent, 80);
+  EXPECT_DOUBLE_EQ(share.value, 60);
+  EXPECT_DOUBLE_EQ(share.percent, 100);  // the median of 80, 100 and 100
+  EXPECT_DOUBLE_EQ(share.best, 100);
+  EXPECT_DOUBLE_EQ(share.percent_best, 60);
   EXPECT_DOUBLE_EQ(share.bytes_per_token, 10);
   EXPECT_DOUBLE_EQ(share.flops_per_token, 5);
 
-  result.per_run.matmul_flops = 230;
-  EXPECT_EQ(ShareOfLimit(result, ceilings, DType::kBF16).limit, "bf16");
-  const LimitShare fp32 = ShareOfLimit(result, ceilings, DType::kF16);
+  result.per_run.matmul_flops = 480;
+  EXPECT_EQ(ShareOfLimit(result, best, DType::kBF16).limit, "bf16");
+  EXPECT_EQ(ShareOfLimit(result, best, DType::kQ4_K).limit, "int8");
+  const LimitShare fp32 = ShareOfLimit(result, best, DType::kF16);
   EXPECT_EQ(fp32.limit, "fp32");
-  EXPECT_DOUBLE_EQ(fp32.percent, 400);
+  EXPECT_DOUBLE_EQ(fp32.percent, 600);
+}
+
+TEST(ShareOfLimit, IsOnlyTheWorkWhereNoLimitsWereMeasured) {
+  BenchResult result;
+  result.test = {.prefill = true, .tokens = 10};
+  result.tok_s = {8};
+  result.per_run = {.weight_bytes = 80, .kv_bytes = 20, .matmul_flops = 30, .attention_flops = 20};
+  const LimitShare share = ShareOfLimit(result, {}, DType::kBF16);
+  EXPECT_EQ(share.limit, "");
+  EXPECT_DOUBLE_EQ(share.bytes_per_token, 10);
+}
+
+TEST(Ceilings, BetterIsTheBetterOfEach) {
+  const Ceilings better = Better({.read_bytes_per_s = 1, .fp32_flops = 5, .bf16_flops = 2, .int8_ops = 3},
+                                 {.read_bytes_per_s = 2, .fp32_flops = 4, .bf16_flops = 2, .int8_ops = 9});
+  EXPECT_EQ(better.read_bytes_per_s, 2);
+  EXPECT_EQ(better.fp32_flops, 5);
+  EXPECT_EQ(better.bf16_flops, 2);
+  EXPECT_EQ(better.int8_ops, 9);
 }
 
 }  // namespace

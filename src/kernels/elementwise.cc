@@ -116,7 +116,7 @@ void GatherRows(ExecContext& ctx, const PackedWeight& w, std::span<const int32_t
     UnpackRow(w, ids[static_cast<size_t>(t)], y.row(t));
     if (scale != 1.0f) ctx.kernels->rows->scale(y.row(t), y.cols, scale);
   });
-  ctx.counters.weight_bytes += y.rows * y.cols * WeightFormatBytes(w.format);
+  ctx.counters.weight_bytes += y.rows * w.row_bytes();
 }
 
 }  // namespace kvasir

@@ -49,9 +49,13 @@ TEST(KernelSetTest, EverySetIsWholeAndHasItsOwnName) {
     EXPECT_TRUE(names.insert(KernelSetName(*set)).second);
     EXPECT_TRUE(set->accepts(GetCpuFeatures()));
     ASSERT_TRUE(set->matmul && set->rows && set->pack && set->probes);
-    for (const FormatKernels& format : set->matmul->formats) {
-      EXPECT_LE(format.strip, kMaxStrip);
-      for (int tokens = 1; tokens <= format.strip; ++tokens) EXPECT_NE(format.tile[0][tokens - 1], nullptr);
+    for (const FormatKernels* format : set->matmul->formats) {
+      ASSERT_NE(format, nullptr);
+      for (const FormatKernels* kernels : {format, format->wide ? format->wide : format}) {
+        EXPECT_LE(kernels->strip, kMaxStrip);
+        EXPECT_GT(kernels->x_chunk_bytes, 0);
+        for (int tokens = 1; tokens <= kernels->strip; ++tokens) EXPECT_NE(kernels->tile[0][tokens - 1], nullptr);
+      }
     }
   }
 }

@@ -22,7 +22,7 @@ struct MatMulTile {
   const std::byte* x = nullptr;  // strip as pack_x made it, at the first line of the range
   const std::byte* w = nullptr;  // first panel, at the first line of the range
   int64_t panel_bytes = 0;       // from one panel to the next
-  int64_t lines = 0;             // 64-byte lines per panel in the range
+  int64_t lines = 0;             // lines per panel in the range; not the last range: a multiple of lines_per_chunk
   int64_t ahead = 0;             // bytes ahead of the weights in use that are fetched into the second-level cache
   float* acc = nullptr;          // [panels][tokens][16], 64-byte aligned
   bool resume = false;           // continue the sums in acc; else start from zero
@@ -44,22 +44,30 @@ struct MatMulFinish {
   float scale = 1.0f;
 };
 
-/// The product for one weight format.
+/// The product for one weight format. A line is PackedWeight's.
 struct FormatKernels {
-  int32_t strip = 0;         // tokens per strip in prefill, at most kMaxStrip
-  int32_t x_line_bytes = 0;  // bytes of packed x per token and line of weights
-  /// Packs x[tokens][cols] for tile: each token's values side by side for each k, zeros beyond cols (a multiple of
-  /// kWeightColAlign). out: tokens · lines · x_line_bytes bytes, 64-byte aligned.
+  int32_t strip = 0;            // tokens per strip in prefill, at most kMaxStrip
+  int32_t lines_per_chunk = 1;  // x is packed, and k cut into ranges, by so many lines
+  int32_t x_chunk_bytes = 0;    // bytes of packed x per token and chunk
+  /// Packs x[tokens][cols] for tile: each token's values side by side for each k, zeros beyond cols to whole lines.
+  /// out: tokens · chunks · x_chunk_bytes bytes, 64-byte aligned.
   void (*pack_x)(const float* x, int64_t stride, int tokens, int64_t cols, std::byte* out) noexcept = nullptr;
   /// tile[panels - 1][tokens - 1]; null where a tile of that size does not exist. One panel exists for 1…strip tokens.
   void (*tile[kMaxTilePanels][kMaxStrip])(const MatMulTile&) noexcept = {};
-  /// Turns lines of a panel into lines of fp32, so that the tiles of kF32 give the same sums from the same packed x;
-  /// null where the format's own tiles are as fast.
-  void (*widen)(const std::byte* w, int64_t lines, float* out) noexcept = nullptr;
+  /// Turns lines of a panel into the form that `wide` takes, where that pays for many tokens: the same sums from the
+  /// same packed x. Null where the format's own tiles are as fast.
+  void (*widen)(const std::byte* w, int64_t lines, int64_t ahead, std::byte* out) noexcept = nullptr;
+  const FormatKernels* wide = nullptr;  // its pack_x is not used
+  int32_t wide_lines = 0;               // lines of `wide` that one line becomes
+  int32_t wide_line_bytes = 0;          // of one such line
+  int32_t widen_from = 0;               // strips of which on widening pays
 };
 
+/// The block formats come last in WeightFormat.
+inline constexpr int kQuantFormats = kWeightFormats - static_cast<int>(WeightFormat::kQ8_0);
+
 struct MatMulKernels {
-  FormatKernels formats[3];  // by WeightFormat
+  const FormatKernels* formats[kWeightFormats];  // by WeightFormat
   void (*finish)(const MatMulFinish&) noexcept = nullptr;
 };
 
@@ -123,13 +131,14 @@ struct KernelSetList {
 KernelSetList CompiledKernelSets();
 
 // The tables, each defined in one file of cpu/ or ref/ compiled for its set; cpu/sets_*.cc puts them together.
-#define KVASIR_DECLARE_KERNELS(isa)                \
-  namespace isa {                                  \
-  extern const MatMulKernels kMatMulKernels;       \
-  extern const RowKernels kRowKernels;             \
-  extern const PackKernels kPackKernels;           \
-  extern const ProbeKernels kProbeKernels;         \
-  extern const AttentionKernels kAttentionKernels; \
+#define KVASIR_DECLARE_KERNELS(isa)                        \
+  namespace isa {                                          \
+  extern const FormatKernels kQuantKernels[kQuantFormats]; \
+  extern const MatMulKernels kMatMulKernels;               \
+  extern const RowKernels kRowKernels;                     \
+  extern const PackKernels kPackKernels;                   \
+  extern const ProbeKernels kProbeKernels;                 \
+  extern const AttentionKernels kAttentionKernels;         \
   }
 KVASIR_DECLARE_KERNELS(avx512)
 KVASIR_DECLARE_KERNELS(avx2)

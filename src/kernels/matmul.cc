@@ -16,7 +16,9 @@ constexpr int64_t kMaxBlockStrips = 24;  // strips per item
 constexpr int64_t kItemsPerThread = 6;   // wanted, so that threads end together
 // With few strips the weights of the next block of k come from memory while the strips sweep over this one.
 constexpr int64_t kFewStrips = 4;
-constexpr int64_t kFewStripsBlockLines = 128;
+constexpr int64_t kFewStripsBlockBytes = 8 << 10;
+// What is widened for few strips stays in the first-level cache.
+constexpr int64_t kFewStripsWideBytes = 12 << 10;
 // Work that takes one thread a few microseconds is not worth waking the others for.
 constexpr int64_t kSerialBytes = 64 << 10;
 constexpr int64_t kSerialFlops = 1 << 20;
@@ -37,14 +39,15 @@ Streaming StreamingFor(int64_t tokens) {
 struct Product {
   const MatMulKernels* set;
   const FormatKernels* kernels;  // of the weights' format
-  const FormatKernels* tiles;    // the same, or those of fp32 when weights are widened first
+  const FormatKernels* tiles;    // the same, or those that run on widened weights
   MatView<const float> x;
   const PackedWeight* w;
   const Epilogue* epilogue;
   MatView<float> y;
 
   int64_t panels = 0;
-  int64_t lines = 0;        // of a panel
+  int64_t lines = 0;  // of a panel
+  int64_t line_bytes = 0;
   int64_t block_lines = 0;  // per block of k
   int64_t ahead = 0;        // bytes of weights fetched ahead
   int tile_panels = kMaxTilePanels;
@@ -54,7 +57,7 @@ struct Product {
   std::byte* packed_x = nullptr;
   float* sums = nullptr;  // [workers][sums_per_worker]
   int64_t sums_per_worker = 0;
-  float* wide = nullptr;  // [workers][wide_per_worker]: widened weights of a group and block of k
+  std::byte* wide = nullptr;  // [workers][wide_per_worker]: widened weights of a group and block of k
   int64_t wide_per_worker = 0;
 
   int64_t groups() const { return CeilDiv(panels, group); }
@@ -63,8 +66,10 @@ struct Product {
   // Strips differ by at most one token, so that none is much less efficient than the others.
   int64_t StripBegin(int64_t s) const { return x.rows / strips * s + std::min(s, x.rows % strips); }
   int StripTokens(int64_t s) const { return static_cast<int>(StripBegin(s + 1) - StripBegin(s)); }
-  int64_t steps() const { return kernels->x_line_bytes / tiles->x_line_bytes; }  // lines for the tiles per line
-  std::byte* PackedStrip(int64_t s) const { return packed_x + StripBegin(s) * lines * kernels->x_line_bytes; }
+  bool widens() const { return tiles != kernels; }
+  /// Bytes of packed x per token before a line that begins a chunk, or of all lines.
+  int64_t XBytes(int64_t line) const { return CeilDiv(line, kernels->lines_per_chunk) * kernels->x_chunk_bytes; }
+  std::byte* PackedStrip(int64_t s) const { return packed_x + StripBegin(s) * XBytes(lines); }
 };
 
 void CheckShapes(const Product& p) {
@@ -77,30 +82,40 @@ void CheckShapes(const Product& p) {
   }
 }
 
+/// `lines` cut into equal blocks of at most `most` lines, each a whole number of chunks.
+int64_t BlockLines(const Product& p, int64_t most) {
+  const int64_t chunk = p.kernels->lines_per_chunk;
+  const int64_t blocks = CeilDiv(p.lines, std::max(most / chunk * chunk, chunk));
+  return RoundUp(CeilDiv(p.lines, std::max<int64_t>(blocks, 1)), chunk);
+}
+
 void CutIntoItems(Product& p, int threads) {
+  const FormatKernels& kernels = *p.kernels;
   p.panels = CeilDiv(p.w->rows, kPanelRows);
-  p.lines = p.w->panel_bytes() / 64;
-  p.strips = CeilDiv(p.x.rows, p.kernels->strip);
-  p.block_lines = std::max<int64_t>(p.lines, 1);
+  p.lines = p.w->lines();
+  p.line_bytes = p.w->line_bytes();
+  p.strips = CeilDiv(p.x.rows, kernels.strip);
+  if (kernels.wide != nullptr && p.strips >= kernels.widen_from) {
+    p.tiles = kernels.wide;
+    p.strips = CeilDiv(p.x.rows, p.tiles->strip);
+  }
   p.group = kMaxGroup;
-  p.ahead = StreamingFor(p.kernels->strip).ahead_lines * 64;
+  p.ahead = StreamingFor(kernels.strip).ahead_lines * 64;
   if (p.strips == 1) {
     const Streaming streaming = StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;
     p.group = kMaxTilePanels;
+    p.block_lines = std::max<int64_t>(p.lines, 1);
   } else if (p.strips <= kFewStrips) {
     p.group = kMaxTilePanels;
-    p.block_lines = std::min(p.block_lines, kFewStripsBlockLines);
-    p.ahead = p.block_lines * 64;
+    int64_t most = kFewStripsBlockBytes / p.line_bytes;
+    if (p.widens())
+      most = std::min(most, kFewStripsWideBytes / (p.group * kernels.wide_lines * kernels.wide_line_bytes));
+    p.block_lines = BlockLines(p, most);
+    p.ahead = p.block_lines * p.line_bytes;
   } else {
-    if (p.kernels->widen != nullptr) {
-      p.tiles = &p.set->formats[static_cast<int>(WeightFormat::kF32)];
-      p.strips = CeilDiv(p.x.rows, p.tiles->strip);
-    }
-    const int64_t strip_line = int64_t{p.tiles->strip} * p.kernels->x_line_bytes;
-    const int64_t blocks = CeilDiv(p.block_lines * strip_line, kBlockBytesOfX);
-    p.block_lines = CeilDiv(p.block_lines, blocks);
+    p.block_lines = BlockLines(p, kBlockBytesOfX / (p.tiles->strip * kernels.x_chunk_bytes) * kernels.lines_per_chunk);
   }
   p.block_strips = std::min(p.strips, kMaxBlockStrips);
   const int64_t smallest = p.epilogue->gated ? 2 : 1;
@@ -108,13 +123,13 @@ void CutIntoItems(Product& p, int threads) {
 }
 
 Status AllocateScratch(Product& p, Arena& arena, int threads) {
-  ASSIGN_OR_RETURN(p.packed_x, arena.Allocate<std::byte>(p.x.rows * p.lines * p.kernels->x_line_bytes));
+  ASSIGN_OR_RETURN(p.packed_x, arena.Allocate<std::byte>(p.x.rows * p.XBytes(p.lines)));
   const int64_t kept_strips = p.block_lines < p.lines ? p.block_strips : 1;  // their sums wait for the next block of k
   p.sums_per_worker = kept_strips * p.group * p.tiles->strip * kPanelRows;
   ASSIGN_OR_RETURN(p.sums, arena.Allocate<float>(p.sums_per_worker * threads));
-  if (p.tiles != p.kernels) {
-    p.wide_per_worker = p.group * p.block_lines * p.steps() * kPanelRows;
-    ASSIGN_OR_RETURN(p.wide, arena.Allocate<float>(p.wide_per_worker * threads));
+  if (p.widens()) {
+    p.wide_per_worker = p.group * p.block_lines * p.kernels->wide_lines * p.kernels->wide_line_bytes;
+    ASSIGN_OR_RETURN(p.wide, arena.Allocate<std::byte>(p.wide_per_worker * threads));
   }
   return OkStatus();
 }
@@ -166,14 +181,15 @@ struct Weights {
 
 Weights WeightsOfBlock(const Product& p, int64_t first_panel, int64_t panels, int64_t line, int64_t lines, int worker) {
   const int64_t panel_bytes = p.w->panel_bytes();
-  const std::byte* const data = p.w->data + first_panel * panel_bytes + line * 64;
-  if (p.tiles == p.kernels) return {data, panel_bytes, lines};
-  float* const wide = p.wide + worker * p.wide_per_worker;
-  const int64_t wide_panel = lines * p.steps() * kPanelRows;
+  const std::byte* const data = p.w->data + first_panel * panel_bytes + line * p.line_bytes;
+  if (!p.widens()) return {data, panel_bytes, lines};
+  std::byte* const wide = p.wide + worker * p.wide_per_worker;
+  const int64_t wide_lines = lines * p.kernels->wide_lines;
+  const int64_t wide_panel = wide_lines * p.kernels->wide_line_bytes;
   for (int64_t panel = 0; panel < panels; ++panel) {
-    p.kernels->widen(data + panel * panel_bytes, lines, wide + panel * wide_panel);
+    p.kernels->widen(data + panel * panel_bytes, lines, p.ahead, wide + panel * wide_panel);
   }
-  return {reinterpret_cast<const std::byte*>(wide), wide_panel * 4, lines * p.steps()};
+  return {wide, wide_panel, wide_lines};
 }
 
 void RunItem(const Product& p, int64_t item, int worker) {
@@ -192,7 +208,7 @@ void RunItem(const Product& p, int64_t item, int worker) {
       float* const sums = all_sums + (s - first_strip) * sums_per_strip;
       for (int64_t panel = 0; panel < panels;) {
         const int n = TilePanels(p, tokens, panels - panel);
-        p.tiles->tile[n - 1][tokens - 1]({.x = p.PackedStrip(s) + line * tokens * p.kernels->x_line_bytes,
+        p.tiles->tile[n - 1][tokens - 1]({.x = p.PackedStrip(s) + p.XBytes(line) * tokens,
                                           .w = weights.data + panel * weights.panel_bytes,
                                           .panel_bytes = weights.panel_bytes,
                                           .lines = weights.lines,
@@ -212,7 +228,7 @@ void RunItem(const Product& p, int64_t item, int worker) {
 Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, const Epilogue& epilogue,
               MatView<float> y) {
   const MatMulKernels& set = *ctx.kernels->matmul;
-  const FormatKernels* const kernels = &set.formats[static_cast<int>(w.format)];
+  const FormatKernels* const kernels = set.formats[static_cast<int>(w.format)];
   Product product{&set, kernels, kernels, x, &w, &epilogue, y};
   CheckShapes(product);
   if (x.rows == 0 || w.rows == 0) return OkStatus();

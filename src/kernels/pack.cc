@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "kernels/kernel_set.h"
 #include "kernels/ops.h"
+#include "kernels/quant_pack.h"
 #include "quant/gguf_blocks.h"
 
 namespace kvasir {
@@ -18,8 +19,8 @@ DType FormatDType(WeightFormat format) {
     case WeightFormat::kF32: return DType::kF32;
     case WeightFormat::kF16: return DType::kF16;
     case WeightFormat::kBF16: return DType::kBF16;
+    default: KVASIR_CHECK(false); return DType::kF32;
   }
-  return DType::kF32;
 }
 
 template <typename T>
@@ -73,6 +74,7 @@ void F32ToFormat(const PackKernels& kernels, WeightFormat format, const float* i
     case WeightFormat::kF32: std::memcpy(out, in, static_cast<size_t>(n) * sizeof(float)); return;
     case WeightFormat::kF16: kernels.f32_to_f16(in, n, reinterpret_cast<uint16_t*>(out)); return;
     case WeightFormat::kBF16: kernels.f32_to_bf16(in, n, reinterpret_cast<uint16_t*>(out)); return;
+    default: KVASIR_CHECK(false);
   }
 }
 
@@ -212,14 +214,18 @@ void PackPanel(std::span<const PackSource> rows, int64_t cols, WeightFormat form
   for (size_t first = 0; first < rows.size(); first += kPanelRows) {
     const auto panel_rows = rows.subspan(first, std::min<size_t>(kPanelRows, rows.size() - first));
     for (const PackSource& row : panel_rows) KVASIR_CHECK(row.element_stride == 1 || DTypeBlockSize(row.dtype) == 1);
-    PanelPacker packer(kernels, panel_rows, format);
-    packer.Pack(cols, out);
+    if (GetQuantLayout(format) != nullptr) {
+      PackQuantPanel(panel_rows, cols, format, out);
+    } else {
+      PanelPacker(kernels, panel_rows, format).Pack(cols, out);
+    }
     out += panel_bytes;
   }
 }
 
 void UnpackRow(const PackedWeight& w, int64_t row, float* out) {
   KVASIR_CHECK(row >= 0 && row < w.rows);
+  if (GetQuantLayout(w.format) != nullptr) return UnpackQuantRow(w, row, out);
   const std::byte* panel = w.data + row / kPanelRows * w.panel_bytes();
   const int64_t n = row % kPanelRows;
   switch (w.format) {
@@ -238,6 +244,7 @@ void UnpackRow(const PackedWeight& w, int64_t row, float* out) {
       for (int64_t k = 0; k < w.cols; ++k) out[k] = ToFloat(from[k / 2 * 2 * kPanelRows + k % 2]);
       return;
     }
+    default: KVASIR_CHECK(false);
   }
 }
 

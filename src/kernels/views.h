@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "kernels/quant_layout.h"
 
 namespace kvasir {
 
@@ -41,31 +42,87 @@ struct NormArgs {
   bool plus_one = false;    // the weight is stored as w - 1 (Gemma)
 };
 
-/// Element formats of packed weights.
-enum class WeightFormat : uint8_t { kF32, kF16, kBF16 };
+/// Formats of packed weights: plain elements, then blocks of integers with scales (quant_layout.h).
+enum class WeightFormat : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kIQ4_XS,
+  kMXFP4,
+};
+inline constexpr int kWeightFormats = 16;
 
+/// Null for plain elements.
+constexpr const QuantLayout* GetQuantLayout(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kF32:
+    case WeightFormat::kF16:
+    case WeightFormat::kBF16: return nullptr;
+    case WeightFormat::kQ8_0: return &kQ8_0Layout;
+    case WeightFormat::kQ4_0: return &kQ4_0Layout;
+    case WeightFormat::kQ4_1: return &kQ4_1Layout;
+    case WeightFormat::kQ5_0: return &kQ5_0Layout;
+    case WeightFormat::kQ5_1: return &kQ5_1Layout;
+    case WeightFormat::kQ2_K: return &kQ2_KLayout;
+    case WeightFormat::kQ3_K: return &kQ3_KLayout;
+    case WeightFormat::kQ4_K: return &kQ4_KLayout;
+    case WeightFormat::kQ5_K: return &kQ5_KLayout;
+    case WeightFormat::kQ6_K: return &kQ6_KLayout;
+    case WeightFormat::kIQ4_NL: return &kIq4NlLayout;
+    case WeightFormat::kIQ4_XS: return &kIq4XsLayout;
+    case WeightFormat::kMXFP4: return &kMxfp4Layout;
+  }
+  return nullptr;
+}
+
+/// Bytes of an element. REQUIRES: a plain format.
 inline int64_t WeightFormatBytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
 
+inline constexpr int64_t kPanelRows = 16;
+inline constexpr int64_t kWeightColAlign = 4;
+
 /// A weight matrix W of `rows` outputs × `cols` inputs in the N16K4 layout: panels of 16 output rows; within a panel,
-/// lines of 64 bytes, each 16 rows × g consecutive inputs (g = 1 for fp32, 2 for the 16-bit types), inputs ascending:
-/// element (n, k) stands at panel n/16, line k/g, position (n%16)·g + k%g. rows are padded to 16 and cols to
-/// kWeightColAlign with zeros. A panel is RoundUp(cols, kWeightColAlign)/g · 64 bytes.
+/// lines, inputs ascending. A line of a plain format is 64 bytes, 16 rows × g consecutive inputs (g = 1 for fp32, 2
+/// for the 16-bit types): element (n, k) stands at panel n/16, line k/g, position (n%16)·g + k%g. A line of a block
+/// format is a record as quant_layout.h has it. rows are padded to 16, cols to kWeightColAlign or to whole records,
+/// with zeros.
 struct PackedWeight {
   WeightFormat format = WeightFormat::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
   const std::byte* data = nullptr;  // 64-byte aligned
 
-  int64_t panel_bytes() const;
-  int64_t bytes() const;
+  int64_t line_k() const;  // inputs per line
+  int64_t line_bytes() const;
+  int64_t lines() const;  // of a panel
+  int64_t panel_bytes() const { return lines() * line_bytes(); }
+  int64_t row_bytes() const { return panel_bytes() / kPanelRows; }
+  int64_t bytes() const { return (rows + kPanelRows - 1) / kPanelRows * panel_bytes(); }
 };
-inline constexpr int64_t kPanelRows = 16;
-inline constexpr int64_t kWeightColAlign = 4;
 
-inline int64_t PackedWeight::panel_bytes() const {
-  return (cols + kWeightColAlign - 1) / kWeightColAlign * kWeightColAlign * kPanelRows * WeightFormatBytes(format);
+inline int64_t PackedWeight::line_k() const {
+  if (const QuantLayout* layout = GetQuantLayout(format)) return layout->record_k;
+  return format == WeightFormat::kF32 ? 1 : 2;
 }
-inline int64_t PackedWeight::bytes() const { return (rows + kPanelRows - 1) / kPanelRows * panel_bytes(); }
+inline int64_t PackedWeight::line_bytes() const {
+  const QuantLayout* layout = GetQuantLayout(format);
+  return layout ? layout->record_bytes() : 64;
+}
+inline int64_t PackedWeight::lines() const {
+  const int64_t align = line_k() > kWeightColAlign ? line_k() : kWeightColAlign;
+  return (cols + align - 1) / align * (align / line_k());
+}
 
 /// Element types of a KV cache. kI8 and kI4 come with the quantised caches.
 enum class KvType : uint8_t { kF32, kBF16, kF16 };

@@ -129,7 +129,12 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
   const int64_t kv_width = int64_t{spec.n_kv_heads} * spec.head_dim;
   ASSIGN_OR_RETURN(MatView<float> qkv, NewMatrix(step.ctx, h.rows, q_width + 2 * kv_width));
   ASSIGN_OR_RETURN(MatView<float> out, NewMatrix(step.ctx, h.rows, q_width));
-  RETURN_IF_ERROR(MatMul(step.ctx, h, weights.qkv.weight, {.bias = weights.qkv.bias}, qkv));
+  int64_t first = 0;
+  for (const PackedWeight& part : weights.qkv) {
+    const float* const bias = weights.qkv_bias ? weights.qkv_bias + first : nullptr;
+    RETURN_IF_ERROR(MatMul(step.ctx, h, part, {.bias = bias}, qkv.Cols(first, part.rows)));
+    first += part.rows;
+  }
   const MatView<float> q = qkv.Cols(0, q_width);
   const MatView<float> k = qkv.Cols(q_width, kv_width);
   const MatView<float> v = qkv.Cols(q_width + kv_width, kv_width);

@@ -15,7 +15,6 @@ struct Model::Impl {
   Buffer buffer;      // packed weights, unless they are mapped
   PackedFile packed;  // … from here
   WeightPlan plan;    // its slots point at tensors that are gone after loading
-  DType dtype = DType::kF32;
   std::string hash;
   std::string model_name;
   std::vector<KvLayerShape> kv_shapes;
@@ -69,7 +68,6 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
     impl->buffer = *std::move(buffer);
   }
   TieHead(impl->spec, impl->weights);
-  impl->dtype = impl->plan.dtype;
   impl->parameters = ParameterCount(impl->spec);
   for (const LayerSpec& layer : impl->spec.layers) {
     impl->kv_shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
@@ -83,7 +81,8 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
 }
 
 const DecoderSpec& Model::spec() const { return impl_->spec; }
-DType Model::dtype() const { return impl_->dtype; }
+DType Model::dtype() const { return dtypes().empty() ? DType::kF32 : dtypes().front(); }
+std::span<const DType> Model::dtypes() const { return impl_->plan.dtypes; }
 int64_t Model::weight_bytes() const { return impl_->plan.bytes; }
 int64_t Model::parameter_count() const { return impl_->parameters; }
 std::span<const KvLayerShape> Model::kv_shapes() const { return impl_->kv_shapes; }
@@ -96,12 +95,12 @@ int64_t Model::StepWeightBytes(int64_t tokens, int64_t outputs) const {
   const bool reads_all = impl_->spec.head.tied && outputs > 0;
   if (!reads_all) {
     total -= w.embedding.bytes();
-    total += tokens * w.embedding.cols * WeightFormatBytes(w.embedding.format);
+    total += tokens * w.embedding.row_bytes();
   }
   if (!impl_->spec.head.tied && outputs == 0) total -= w.head.weight.bytes();
   if (w.positions.data) {
     total -= w.positions.bytes();
-    total += tokens * w.positions.cols * WeightFormatBytes(w.positions.format);
+    total += tokens * w.positions.row_bytes();
   }
   for (size_t i = 0; i < w.layers.size(); ++i) {
     const MoeSpec& moe = impl_->spec.layers[i].ffn.moe;
@@ -119,7 +118,8 @@ int64_t Model::StepMatMulFlops(int64_t tokens, int64_t outputs) const {
   int64_t total = flops(w.head.weight, outputs) + flops(w.project_in, tokens) + flops(w.project_out, outputs);
   for (size_t i = 0; i < w.layers.size(); ++i) {
     const LayerWeights& layer = w.layers[i];
-    total += flops(layer.qkv.weight, tokens) + flops(layer.out.weight, tokens) + flops(layer.router.weight, tokens);
+    for (const PackedWeight& part : layer.qkv) total += flops(part, tokens);
+    total += flops(layer.out.weight, tokens) + flops(layer.router.weight, tokens);
     total += flops(layer.ffn.up.weight, tokens) + flops(layer.ffn.down.weight, tokens);
     if (!layer.experts.empty()) {
       const int64_t rows = tokens * impl_->spec.layers[i].ffn.moe.top_k;

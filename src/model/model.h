@@ -62,7 +62,8 @@ class Model {
   ~Model();
 
   const DecoderSpec& spec() const;
-  DType dtype() const;  // of the packed matrices
+  DType dtype() const;                    // of most bytes of the packed matrices
+  std::span<const DType> dtypes() const;  // of all of them, those of most bytes first
   int64_t weight_bytes() const;
   int64_t parameter_count() const;
   /// Shapes for KvCacheConfig.

@@ -41,8 +41,22 @@ int64_t RowsOf(const std::vector<RowSegment>& segments) {
   return total;
 }
 
+/// Whether any scale of a panel's records is NaN or infinite.
+bool HasNonFiniteScale(const std::byte* data, int64_t bytes, const QuantLayout& layout) {
+  if (layout.scale == ScaleKind::kE8M0) return false;
+  const int32_t begin = layout.super() ? layout.super_at() : layout.scales_at();
+  for (const std::byte* record = data; record < data + bytes; record += layout.record_bytes()) {
+    const auto* words = reinterpret_cast<const uint16_t*>(record + begin);
+    for (int32_t i = 0; i < (layout.record_bytes() - begin) / 2; ++i) {
+      if ((words[i] & 0x7c00u) == 0x7c00u) return true;
+    }
+  }
+  return false;
+}
+
 /// Whether any element is NaN or infinite: all exponent bits set.
 bool HasNonFinite(const std::byte* data, int64_t bytes, WeightFormat format) {
+  if (const QuantLayout* layout = GetQuantLayout(format)) return HasNonFiniteScale(data, bytes, *layout);
   if (format == WeightFormat::kF32) {
     const auto* words = reinterpret_cast<const uint32_t*>(data);
     uint32_t bad = 0;

@@ -1,11 +1,13 @@
 // Rules → segments of checked tensors → slots laid out in one buffer.
 #include <algorithm>
+#include <functional>
 #include <initializer_list>
 #include <set>
 #include <string_view>
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "kernels/quant_pack.h"
 #include "model/weights.h"
 #include "quant/gguf_blocks.h"
 
@@ -27,9 +29,30 @@ bool IsFloatTensor(DType type) {
 }
 
 WeightFormat FormatOf(DType type) {
+  if (const auto block_format = BlockFormatOf(type)) return *block_format;
   if (type == DType::kBF16) return WeightFormat::kBF16;
   if (type == DType::kF16) return WeightFormat::kF16;
   return WeightFormat::kF32;
+}
+
+DType TypeOf(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kF32: return DType::kF32;
+    case WeightFormat::kF16: return DType::kF16;
+    case WeightFormat::kBF16: return DType::kBF16;
+    default: return *BlockTypeOf(format);
+  }
+}
+
+/// The format of all the segments, or nothing when they differ.
+std::optional<WeightFormat> CommonFormat(const std::vector<RowSegment>& segments) {
+  std::optional<WeightFormat> format;
+  for (const RowSegment& segment : segments) {
+    const WeightFormat own = FormatOf(segment.tensor->dtype);
+    if (format && *format != own) return std::nullopt;
+    format = own;
+  }
+  return format;
 }
 
 class Planner {
@@ -45,6 +68,31 @@ class Planner {
       slot.rows += rows;
     }
     return AddMatrix(std::move(slot));
+  }
+
+  /// Consecutive matrices [rows, cols] in as few packed ones as their formats allow.
+  Status Matrices(const std::string& name, std::initializer_list<std::pair<const WeightRule*, int64_t>> parts,
+                  int64_t cols, std::vector<PackedWeight>& targets) {
+    std::vector<WeightSlot> slots;
+    for (const auto& [rule, rows] : parts) {
+      WeightSlot slot{.name = name, .rows = rows, .cols = cols};
+      RETURN_IF_ERROR(Resolve(*rule, rows, cols, slot.segments));
+      WeightSlot* const last = slots.empty() ? nullptr : &slots.back();
+      const bool joins = last && (dtype_ || CommonFormat(last->segments) == CommonFormat(slot.segments));
+      if (joins) {
+        last->segments.insert(last->segments.end(), slot.segments.begin(), slot.segments.end());
+        last->rows += rows;
+      } else {
+        slots.push_back(std::move(slot));
+      }
+    }
+    targets.resize(slots.size());
+    for (size_t i = 0; i < slots.size(); ++i) {
+      if (slots.size() > 1) slots[i].name = fmt::format("{}.{}", name, i);
+      slots[i].matrix = &targets[i];
+      RETURN_IF_ERROR(AddMatrix(std::move(slots[i])));
+    }
+    return OkStatus();
   }
 
   /// Gate and up rows in alternating panels; both [width, cols].
@@ -99,12 +147,15 @@ class Planner {
                          total > kShown ? fmt::format(" and {} more", total - kShown) : "");
     }
     WarnOfUnused(rules);
-    int64_t by_format[3] = {};
+    int64_t by_format[kWeightFormats] = {};
     for (const WeightSlot& slot : plan_.slots) {
       if (slot.matrix) by_format[static_cast<int>(slot.format)] += slot.bytes;
     }
-    constexpr DType kTypes[3] = {DType::kF32, DType::kF16, DType::kBF16};
-    plan_.dtype = kTypes[std::max_element(by_format, by_format + 3) - by_format];
+    for (int f = 0; f < kWeightFormats; ++f) {
+      if (by_format[f] > 0) plan_.dtypes.push_back(TypeOf(static_cast<WeightFormat>(f)));
+    }
+    std::ranges::stable_sort(plan_.dtypes, std::greater{},
+                             [&](DType type) { return by_format[static_cast<int>(FormatOf(type))]; });
     return std::move(plan_);
   }
 
@@ -178,26 +229,30 @@ class Planner {
   }
 
   Status AddMatrix(WeightSlot slot) {
-    std::optional<WeightFormat> format;
-    for (const auto* segments : {&slot.segments, &slot.gate_segments}) {
-      for (const RowSegment& segment : *segments) {
-        const WeightFormat own = FormatOf(segment.tensor->dtype);
-        if (format && *format != own) {
-          LogInfo("{}: parts of different types, kept in fp32", slot.name);
-          format = WeightFormat::kF32;
-          break;
-        }
-        format = own;
-      }
-    }
-    slot.format = dtype_ ? FormatOf(*dtype_) : format.value_or(WeightFormat::kF32);
+    slot.format = FormatFor(slot);
     const PackedWeight shape{.format = slot.format, .rows = slot.rows, .cols = slot.cols};
-    const auto size = CheckedMul(CheckedMul(slot.rows, RoundUp(slot.cols, kWeightColAlign)).value_or(-1),
-                                 WeightFormatBytes(slot.format));
+    // No format takes more than four bytes a value, and no line is longer than this many columns.
+    constexpr int64_t kLongestLine = 256;
+    const auto size = CheckedMul(CheckedMul(slot.rows, RoundUp(slot.cols, kLongestLine)).value_or(-1), int64_t{4});
     if (!size || *size < 0 || *size > (int64_t{1} << 46)) {
       return InvalidData("{}: {} would have {} x {} values", source_.description(), slot.name, slot.rows, slot.cols);
     }
     return Add(std::move(slot), shape.bytes());
+  }
+
+  WeightFormat FormatFor(const WeightSlot& slot) const {
+    if (dtype_) return FormatOf(*dtype_);
+    std::vector<RowSegment> all = slot.segments;
+    all.insert(all.end(), slot.gate_segments.begin(), slot.gate_segments.end());
+    if (all.empty()) return WeightFormat::kF32;  // tensors are missing, which is told later
+    const auto format = CommonFormat(all);
+    if (!format) {
+      LogInfo("{}: parts of different types, kept in fp32", slot.name);
+      return WeightFormat::kF32;
+    }
+    // Rows of another length than the stored ones are no multiples of their blocks' scales.
+    if (slot.normalize_rows && GetQuantLayout(*format)) return WeightFormat::kF32;
+    return *format;
   }
 
   Status Add(WeightSlot slot, int64_t bytes) {
@@ -261,11 +316,11 @@ Status PlanAttention(Planner& planner, const std::string& name, const AttentionS
                      int64_t width, LayerWeights& target) {
   const int64_t q = int64_t{spec.n_heads} * spec.head_dim;
   const int64_t kv = int64_t{spec.n_kv_heads} * spec.head_dim;
-  RETURN_IF_ERROR(planner.Matrix(name + ".qkv", {{&rule.q.weight, q}, {&rule.k.weight, kv}, {&rule.v.weight, kv}},
-                                 width, target.qkv.weight));
+  RETURN_IF_ERROR(planner.Matrices(name + ".qkv", {{&rule.q.weight, q}, {&rule.k.weight, kv}, {&rule.v.weight, kv}},
+                                   width, target.qkv));
   if (spec.qkv_bias) {
     RETURN_IF_ERROR(planner.Vector(name + ".qkv.bias", {{&rule.q.bias, q}, {&rule.k.bias, kv}, {&rule.v.bias, kv}},
-                                   target.qkv.bias));
+                                   target.qkv_bias));
   }
   RETURN_IF_ERROR(planner.Matrix(name + ".out", {{&rule.out.weight, width}}, q, target.out.weight));
   if (spec.out_bias) RETURN_IF_ERROR(planner.Vector(name + ".out.bias", {{&rule.out.bias, width}}, target.out.bias));

@@ -37,7 +37,9 @@ struct FfnWeights {
 struct LayerWeights {
   Norm attn_norm, attn_branch_norm, attn_residual_norm;
   Norm ffn_norm, ffn_branch_norm, ffn_residual_norm;
-  Linear qkv;  // rows of Q, then K, then V
+  /// Rows of Q, then K, then V: one matrix, or up to three where they are stored in different formats.
+  std::vector<PackedWeight> qkv;
+  const float* qkv_bias = nullptr;
   Linear out;
   Norm q_norm, k_norm;
   FfnWeights ffn;
@@ -86,12 +88,12 @@ struct WeightSlot {
 struct WeightPlan {
   std::vector<WeightSlot> slots;
   int64_t bytes = 0;          // of the buffer that holds all slots
-  DType dtype = DType::kF32;  // of most matrix bytes
+  std::vector<DType> dtypes;  // of the packed matrices, those of most bytes first
 };
 
 /// Finds every tensor that the rules name, checks types and shapes, and lays the packed weights out. All missing
 /// tensors are named in one error; tensors that no rule uses are warned about. `dtype` unset: each matrix in the type
-/// it is stored in (block types and mixtures in fp32).
+/// it is stored in (the two halves of a gated matrix in fp32 where they differ).
 Result<WeightPlan> PlanWeights(const DecoderSpec& spec, const WeightRules& rules, const TensorSource& source,
                                std::optional<DType> dtype, ModelWeights& weights);
 

@@ -126,15 +126,15 @@ TEST(Weights, UndoesPackingQuirks) {
   const int64_t q_rows[] = {0, 2, 4, 1, 3, 5, 6, 7, 8};
   for (int64_t r = 0; r < 9; ++r) {
     for (int64_t c = 0; c < 6; ++c) {
-      EXPECT_EQ(RowOf(layer.qkv.weight, r)[static_cast<size_t>(c)], 100.0f + static_cast<float>(q_rows[r] * 6 + c));
+      EXPECT_EQ(RowOf(layer.qkv.at(0), r)[static_cast<size_t>(c)], 100.0f + static_cast<float>(q_rows[r] * 6 + c));
     }
   }
   for (int64_t r = 0; r < 3; ++r) {
-    EXPECT_EQ(RowOf(layer.qkv.weight, 9 + r)[2], 200.0f + static_cast<float>(2 * 3 + r));
+    EXPECT_EQ(RowOf(layer.qkv.at(0), 9 + r)[2], 200.0f + static_cast<float>(2 * 3 + r));
   }
-  EXPECT_EQ(layer.qkv.bias[5], 15.0f);
-  EXPECT_EQ(layer.qkv.bias[6], 20.0f);
-  EXPECT_EQ(layer.qkv.bias[11], 32.0f);
+  EXPECT_EQ(layer.qkv_bias[5], 15.0f);
+  EXPECT_EQ(layer.qkv_bias[6], 20.0f);
+  EXPECT_EQ(layer.qkv_bias[11], 32.0f);
   EXPECT_EQ(RowOf(layer.out.weight, 0)[0], 336.0f);  // the second matrix of the stack
 }
 
@@ -208,7 +208,7 @@ TEST(Weights, TheTypeThatIsAskedFor) {
   ThreadPool pool(1);
   const auto plan = fixture.Plan(weights, DType::kBF16);
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(plan->dtype, DType::kBF16);
+  EXPECT_EQ(plan->dtypes.at(0), DType::kBF16);
   const auto buffer = PackWeights(*plan, pool, {});
   ASSERT_TRUE(buffer.ok());
   EXPECT_EQ(weights.embedding.format, WeightFormat::kBF16);

@@ -56,10 +56,13 @@ Result<std::vector<float>> Step(const Model& model, Runtime& runtime, KvCache& c
 /// Logits of expected.rows by a model with this spec and the tensors of `source`, named as in `files`; an error where
 /// its weights cannot be planned, packed or run.
 Result<std::vector<float>> LogitsBySpec(const DecoderSpec& spec, const ModelFiles& files, const TensorSource& source,
-                                        const Expected& expected, Runtime& runtime);
+                                        const Expected& expected, Runtime& runtime,
+                                        std::optional<DType> dtype = std::nullopt);
 
-/// Tolerances of a model by its weights' type, as parts of the largest logit.
+/// Tolerances of a model by its weights' type, as parts of the largest logit. Products with block types round the
+/// activations to eight bits; their weights alone are held to the tolerance of fp32 by loading them so.
 float Tolerance(const Model& model);
+bool HasBlockTypes(const Model& model);
 
 /// The largest difference between two lists as a part of `largest`; infinity for NaN or different sizes.
 float RelativeError(std::span<const float> got, std::span<const float> want, float largest);

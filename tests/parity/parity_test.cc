@@ -92,6 +92,15 @@ TEST_P(Parity, LogitsInOnePiece) {
   ExpectLogits(Run(*cache, *cache->Create(), expected_.AllTokens(), expected_.rows), expected_.logits, "one piece");
 }
 
+TEST_P(Parity, LogitsOfBlockTypesInFp32) {
+  if (!HasBlockTypes(*model_)) return;
+  auto model = Model::Load(GetParam().model, {.dtype = DType::kF32}, runtime_.pool());
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  model_ = *std::move(model);
+  auto cache = NewCache();
+  ExpectLogits(Run(*cache, *cache->Create(), expected_.AllTokens(), expected_.rows), expected_.logits, "in fp32");
+}
+
 TEST_P(Parity, LogitsInPieces) {
   auto cache = NewCache();
   const SeqId seq = *cache->Create();

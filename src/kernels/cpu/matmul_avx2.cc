@@ -3,13 +3,16 @@
 #include "kernels/cpu/vec_avx2.h"
 
 namespace kvasir::avx2 {
+namespace {
 
 // 12 of the 16 registers are sums; fp16 keeps more of a widened line at once, so it has 10.
-constinit const MatMulKernels kMatMulKernels = {
-    .formats = {simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 6, 3>(),
-                simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 5, 2>(),
-                simd::MakeFormatKernels<Vec, simd::BF16Format<Vec>, 6, 3>()},
-    .finish = &simd::Finish<Vec>,
-};
+constexpr FormatKernels kF32 = simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 6, 3>();
+constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 5, 2>(&kF32);
+constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, simd::BF16Format<Vec>, 6, 3>(&kF32);
+
+}  // namespace
+
+constinit const MatMulKernels kMatMulKernels =
+    simd::MakeMatMulKernels(&kF32, &kF16, &kBF16, kQuantKernels, &simd::Finish<Vec>);
 
 }  // namespace kvasir::avx2

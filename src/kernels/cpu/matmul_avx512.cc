@@ -21,14 +21,14 @@ struct BF16Dot {
   }
 };
 
+// 24 of the 32 registers are sums; fp16 needs two more per panel for the widened weights.
+constexpr FormatKernels kF32 = simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 12, 12>();
+constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 12, 12>(&kF32);
+constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, BF16Dot, 12, 12>();
+
 }  // namespace
 
-// 24 of the 32 registers are sums; fp16 needs two more per panel for the widened weights.
-constinit const MatMulKernels kMatMulKernels = {
-    .formats = {simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 12, 12>(),
-                simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 12, 12>(),
-                simd::MakeFormatKernels<Vec, BF16Dot, 12, 12>()},
-    .finish = &simd::Finish<Vec>,
-};
+constinit const MatMulKernels kMatMulKernels =
+    simd::MakeMatMulKernels(&kF32, &kF16, &kBF16, kQuantKernels, &simd::Finish<Vec>);
 
 }  // namespace kvasir::avx512

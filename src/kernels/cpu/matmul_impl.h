@@ -135,30 +135,46 @@ void Tile(const MatMulTile& tile) noexcept {
 }
 
 template <class V, class Format>
-void Widen(const std::byte* w, int64_t lines, float* out) noexcept {
+void WidenLines(const std::byte* w, int64_t lines, int64_t ahead, std::byte* out) noexcept {
   for (int64_t line = 0; line < lines; ++line, w += 64) {
-    for (int step = 0; step < Format::kSteps; ++step, out += kRows) {
+    V::PrefetchL2(w + ahead);
+    for (int step = 0; step < Format::kSteps; ++step, out += 64) {
       for (int part = 0; part < kRows / V::kLanes; ++part) {
-        V::Store(out + part * V::kLanes, Format::Load(w, step, part));
+        V::Store(reinterpret_cast<float*>(out) + part * V::kLanes, Format::Load(w, step, part));
       }
     }
   }
 }
 
-/// The kernels of a format: tiles of one panel for up to kStrip tokens, of two for up to kPaired tokens.
+/// The kernels of a plain format: tiles of one panel for up to kStrip tokens, of two for up to kPaired tokens. `wide`
+/// runs on weights widened to fp32.
 template <class V, class Format, int kStrip, int kPaired>
-constexpr FormatKernels MakeFormatKernels() {
+constexpr FormatKernels MakeFormatKernels(const FormatKernels* wide = nullptr) {
   FormatKernels kernels;
   kernels.strip = kStrip;
-  kernels.x_line_bytes = Format::kSteps * 4;
+  kernels.x_chunk_bytes = Format::kSteps * 4;
   kernels.pack_x = &PackX<V, Format>;
-  if constexpr (Format::kSteps > 1) kernels.widen = &Widen<V, Format>;
+  if (wide != nullptr) {
+    kernels.widen = &WidenLines<V, Format>;
+    kernels.wide = wide;
+    kernels.wide_lines = Format::kSteps;
+    kernels.wide_line_bytes = 64;
+    kernels.widen_from = 5;
+  }
   [&]<int... kT>(std::integer_sequence<int, kT...>) {
     ((kernels.tile[0][kT] = &Tile<V, Format, 1, kT + 1>), ...);
   }(std::make_integer_sequence<int, kStrip>());
   [&]<int... kT>(std::integer_sequence<int, kT...>) {
     ((kernels.tile[1][kT] = &Tile<V, Format, 2, kT + 1>), ...);
   }(std::make_integer_sequence<int, kPaired>());
+  return kernels;
+}
+
+/// The table of a set from its plain formats and the block formats in their order.
+constexpr MatMulKernels MakeMatMulKernels(const FormatKernels* f32, const FormatKernels* f16, const FormatKernels* bf16,
+                                          const FormatKernels* quant, void (*finish)(const MatMulFinish&) noexcept) {
+  MatMulKernels kernels{.formats = {f32, f16, bf16}, .finish = finish};
+  for (int i = 0; i < kQuantFormats; ++i) kernels.formats[kWeightFormats - kQuantFormats + i] = quant + i;
   return kernels;
 }
 

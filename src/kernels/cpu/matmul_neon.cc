@@ -3,13 +3,16 @@
 #include "kernels/cpu/vec_neon.h"
 
 namespace kvasir::neon {
+namespace {
 
 // 24 of the 32 registers are sums of 6 tokens × 4 quarters of a panel; fp16 keeps more of a widened line at once.
-constinit const MatMulKernels kMatMulKernels = {
-    .formats = {simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 6, 3>(),
-                simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 5, 2>(),
-                simd::MakeFormatKernels<Vec, simd::BF16Format<Vec>, 6, 3>()},
-    .finish = &simd::Finish<Vec>,
-};
+constexpr FormatKernels kF32 = simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 6, 3>();
+constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 5, 2>(&kF32);
+constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, simd::BF16Format<Vec>, 6, 3>(&kF32);
+
+}  // namespace
+
+constinit const MatMulKernels kMatMulKernels =
+    simd::MakeMatMulKernels(&kF32, &kF16, &kBF16, kQuantKernels, &simd::Finish<Vec>);
 
 }  // namespace kvasir::neon

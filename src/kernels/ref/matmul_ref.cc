@@ -49,7 +49,7 @@ template <class Element>
 constexpr FormatKernels MakeFormatKernels() {
   FormatKernels kernels;
   kernels.strip = 4;
-  kernels.x_line_bytes = 16 / static_cast<int32_t>(sizeof(Element));
+  kernels.x_chunk_bytes = 16 / static_cast<int32_t>(sizeof(Element));
   kernels.pack_x = &PackX<Element>;
   kernels.tile[0][0] = &Tile<Element, 1>;
   kernels.tile[0][1] = &Tile<Element, 2>;
@@ -77,11 +77,18 @@ void Finish(const MatMulFinish& f) noexcept {
   }
 }
 
+constexpr FormatKernels kF32 = MakeFormatKernels<float>();
+constexpr FormatKernels kF16 = MakeFormatKernels<Float16>();
+constexpr FormatKernels kBF16 = MakeFormatKernels<BFloat16>();
+
+constexpr MatMulKernels MakeTable() {
+  MatMulKernels kernels{.formats = {&kF32, &kF16, &kBF16}, .finish = &Finish};
+  for (int i = 0; i < kQuantFormats; ++i) kernels.formats[kWeightFormats - kQuantFormats + i] = kQuantKernels + i;
+  return kernels;
+}
+
 }  // namespace
 
-constinit const MatMulKernels kMatMulKernels = {
-    .formats = {MakeFormatKernels<float>(), MakeFormatKernels<Float16>(), MakeFormatKernels<BFloat16>()},
-    .finish = &Finish,
-};
+constinit const MatMulKernels kMatMulKernels = MakeTable();
 
 }  // namespace kvasir::ref

@@ -1,0 +1,64 @@
+// Single values in the records of block formats (quant_layout.h), in plain code.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "base/dtype.h"
+#include "kernels/quant_layout.h"
+
+namespace kvasir {
+
+inline float LoadF16(const std::byte* p) {
+  Float16 half;
+  std::memcpy(&half, p, sizeof(half));
+  return ToFloat(half);
+}
+
+/// What the code of input `k` of row `row` stands for, `layout.zero` included.
+inline int RecordCode(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t k) {
+  const int64_t group = k / 4;  // of four inputs
+  const int64_t in_line = row * 4 + k % 4;
+  const auto byte = [&](int64_t at) { return static_cast<int>(record[at + in_line]); };
+  int code = 0;
+  if (layout.bytes) code = byte(layout.bytes_at() + group * 64);
+  if (layout.nibbles) code = byte(group / 2 * 64) >> (group % 2 * 4) & 15;
+  if (layout.pairs) {
+    const int pair = byte(layout.pairs_at() + group / 4 * 64) >> (group % 4 * 2) & 3;
+    code |= layout.nibbles ? pair << 4 : pair;
+  }
+  if (layout.bits) {
+    const int bit = byte(layout.bits_at() + group / 8 * 64) >> (group % 8) & 1;
+    code |= bit << (layout.nibbles ? 4 : 2);
+  }
+  if (layout.table == CodeTable::kIq4) return kIq4Codes[code];
+  if (layout.table == CodeTable::kMxfp4) return kMxfp4Codes[code];
+  return code;
+}
+
+inline float RecordScale(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t block) {
+  const std::byte* const at = record + layout.scales_at() + block * layout.scale_bytes();
+  switch (layout.scale) {
+    case ScaleKind::kF16: return LoadF16(at + row * 2);
+    case ScaleKind::kE8M0: return std::ldexp(1.0f, static_cast<int>(at[row]) - 128);
+    case ScaleKind::kSuper: break;
+    case ScaleKind::kSuperNibbles:
+      return LoadF16(record + layout.super_at() + row * 2) * static_cast<float>(static_cast<int>(at[row]) & 15);
+  }
+  return LoadF16(record + layout.super_at() + row * 2) * static_cast<float>(static_cast<int8_t>(at[row]));
+}
+
+/// What is added to scale · (code - zero); 0 for formats without minima.
+inline float RecordMinimum(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t block) {
+  if (!layout.minima) return 0.0f;
+  const std::byte* const at = record + layout.minima_at() + block * layout.scale_bytes();
+  if (layout.scale == ScaleKind::kF16) return LoadF16(at + row * 2);
+  const float d = LoadF16(record + layout.super_at() + 32 + row * 2);
+  if (layout.scale == ScaleKind::kSuper) return -(d * static_cast<float>(static_cast<int8_t>(at[row])));
+  const auto both = static_cast<int>(record[layout.scales_at() + block * layout.scale_bytes() + row]);
+  return -(d * static_cast<float>(both >> 4));
+}
+
+}  // namespace kvasir
