@@ -96,12 +96,12 @@ Result<bool> ChatSession::Answer() {
   });
   RETURN_IF_ERROR(written);
   if (!result.ok()) return result.status();
+  RETURN_IF_ERROR(WriteStdout("\n"));
   if (result->samples.front().token_ids.empty()) {
     ClearInterrupt();
     Note("stopped before the answer began; the conversation is as it was before");
     return false;
   }
-  RETURN_IF_ERROR(WriteStdout("\n"));
   ++turn_;
   last_ = *std::move(result);
   const GeneratedSample& sample = last_->samples.front();

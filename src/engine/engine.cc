@@ -239,7 +239,9 @@ Status Engine::ForEachLogits(std::span<const TokenId> tokens, int64_t first_row,
                              const std::function<Status(int64_t, MatView<const float>)>& consume) {
   const auto length = static_cast<int64_t>(tokens.size());
   if (tokens.empty()) return InvalidArgument("there are no tokens to run");
-  if (length > impl_->context) return InvalidArgument("{} tokens; the context holds {}", length, impl_->context);
+  if (length > impl_->context) {
+    return InvalidArgument("{} tokens; the context holds {}: give fewer or a larger -c", length, impl_->context);
+  }
   if (first_row < 0 || first_row >= length) return InvalidArgument("row {} of {} tokens", first_row, length);
   DropKept();
   ASSIGN_OR_RETURN(const SeqId seq, impl_->cache->Create());
