@@ -55,7 +55,7 @@ void ModelFlags::AddAttention(FlagTable& flags) {
 }
 
 void ModelFlags::AddPreTokenizer(FlagTable& flags) {
-  flags.Text("--pre", "NAME", &pre_tokenizer, "GGUF: how the vocabulary divides text, such as llama-bpe or qwen2.",
+  flags.Text("--pre", "NAME", &pre_tokenizer, "GGUF: how the vocabulary divides text; an unknown name lists the known ones.",
              "as the file says");
 }
 
