@@ -55,8 +55,8 @@ void ModelFlags::AddAttention(FlagTable& flags) {
 }
 
 void ModelFlags::AddPreTokenizer(FlagTable& flags) {
-  flags.Text("--pre", "NAME", &pre_tokenizer, "GGUF: how the vocabulary divides text; an unknown name lists the known ones.",
-             "as the file says");
+  flags.Text("--pre", "NAME", &pre_tokenizer,
+             "GGUF: how the vocabulary divides text; an unknown name lists the known ones.", "as the file says");
 }
 
 void ModelFlags::AddVerbose(FlagTable& flags) {
