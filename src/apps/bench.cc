@@ -2,8 +2,8 @@
 #include <optional>
 
 #include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
 
+#include "apps/bench_kernels.h"
 #include "apps/bench_run.h"
 #include "apps/model_flags.h"
 #include "apps/report.h"
@@ -13,8 +13,6 @@
 
 namespace kvasir::apps {
 namespace {
-
-enum class Format { kTable, kJson, kMarkdown };
 
 struct Row {
   BenchResult result;
@@ -37,7 +35,8 @@ class BenchVerb final : public Verb {
   std::string_view name() const override { return "bench"; }
   std::string_view summary() const override { return "Measure tokens per second and percent of the machine's limit."; }
   std::string_view description() const override {
-    return "usage: kvasir bench [-m MODEL] [-p LIST] [-n LIST] [-b LIST] [-r N] [-o table|json|md]\n\n"
+    return "usage: kvasir bench [-m MODEL] [-p LIST] [-n LIST] [-b LIST] [-r N] [-o table|json|md]\n"
+           "       kvasir bench --kernels [--formats LIST] [-t N] [-r N]\n\n"
            "pp512 runs a prompt of 512 tokens, tg128 generates 128 one after another, tg32@b16 takes 32 steps of 16\n"
            "sequences. The limits are measured in this process, before and after every run: reading memory, and\n"
            "multiply-adds. Percent of the limit counts the bytes really read and the operations really done, each run\n"
@@ -52,6 +51,8 @@ class BenchVerb final : public Verb {
     flags.Int("-d,--depth,--n-depth", "N", &depth_, 0, 1 << 20, "Tokens in the cache before a test begins.");
     flags.Text("--tests", "LIST", &tests_, "Tests by name, such as pp512,tg32@b16; instead of -p, -n, -b and -d.");
     flags.Int("-r,--repetitions", "N", &repetitions_, 1, 10000, "Runs of each test.");
+    flags.Switch("--kernels", &kernels_, "Time every matrix kernel by itself, without a model.");
+    flags.Text("--formats", "LIST", &formats_, "With --kernels: weight formats such as q4_0,bf16.");
     flags.Switch("--limits", &limits_, "Measure the machine's limits.", "--no-limits");
     flags.Group("Model");
     model_.AddModel(flags);
@@ -65,7 +66,7 @@ class BenchVerb final : public Verb {
     flags.Int("--prefill-chunk,--ubatch-size", "N", &chunk_, 1, 65536, "Tokens of a prompt run at once.");
     flags.Group("Output");
     flags.Choice("-o,--output", &format_,
-                 {{"table", Format::kTable}, {"json", Format::kJson}, {"md", Format::kMarkdown}},
+                 {{"table", ReportForm::kTable}, {"json", ReportForm::kJson}, {"md", ReportForm::kMarkdown}},
                  "Form of the report.");
     flags.Switch("--json", &json_, "The same as -o json.");
     model_.AddVerbose(flags);
@@ -73,7 +74,11 @@ class BenchVerb final : public Verb {
 
   Status Run() override {
     model_.ApplyVerbose();
-    if (json_) format_ = Format::kJson;
+    if (json_) format_ = ReportForm::kJson;
+    if (kernels_) {
+      return RunKernelBench(
+          {.formats = formats_, .threads = model_.Options().threads, .repetitions = repetitions_, .form = format_});
+    }
     ASSIGN_OR_RETURN(const std::vector<BenchTest> tests, Tests());
     ASSIGN_OR_RETURN(path_, FindModel(model_.model));
     const EngineOptions options = model_.Options();
@@ -98,7 +103,7 @@ class BenchVerb final : public Verb {
       for (const Ceilings& seen : row.result.limits) ceilings = Better(ceilings, seen);
     }
     for (Row& row : rows) row.share = ShareOfLimit(row.result, ceilings, model->dtype());
-    return format_ == Format::kJson ? PrintJson(rows, *model, ctx) : PrintTable(rows, *model, ctx, ceilings);
+    return format_ == ReportForm::kJson ? PrintJson(rows, *model, ctx) : PrintTable(rows, *model, ctx, ceilings);
   }
 
  private:
@@ -138,7 +143,7 @@ class BenchVerb final : public Verb {
   }
 
   Result<std::unique_ptr<Model>> LoadModel(const EngineOptions& options, ThreadPool& pool) const {
-    Progress progress("loading", format_ != Format::kJson);
+    Progress progress("loading", format_ != ReportForm::kJson);
     LoadOptions load;
     load.dtype = options.dtype;
     load.progress = [&](int64_t done, int64_t total) { progress.Update(done, total, HumanBytes(total)); };
@@ -151,7 +156,7 @@ class BenchVerb final : public Verb {
 
   Status RunAll(const std::vector<BenchTest>& tests, const Model& model, ExecContext& ctx, CeilingMeter* meter,
                 std::vector<Row>& rows) const {
-    Progress progress("bench", format_ != Format::kJson);
+    Progress progress("bench", format_ != ReportForm::kJson);
     for (size_t i = 0; i < tests.size(); ++i) {
       const BenchTest& test = tests[i];
       progress.Update(static_cast<int64_t>(i), static_cast<int64_t>(tests.size()), test.Name());
@@ -210,12 +215,12 @@ class BenchVerb final : public Verb {
       }
       array.push_back(std::move(object));
     }
-    return WriteStdout(boost::json::serialize(array) + "\n");
+    return WriteStdout(JsonLine(array));
   }
 
   Status PrintTable(const std::vector<Row>& rows, const Model& model, const ExecContext& ctx,
                     const Ceilings& ceilings) const {
-    const bool md = format_ == Format::kMarkdown;
+    const bool md = format_ == ReportForm::kMarkdown;
     const bool flagged = CacheSized(model);
     std::string text;
     const auto line = [&](auto... cells) {
@@ -235,11 +240,7 @@ class BenchVerb final : public Verb {
            fmt::format("{:.2f}", result.Median()), share);
     }
     if (limits_) {
-      text += fmt::format(
-          "{}best limits with {} threads ({}): reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s, int8 "
-          "{:.0f} GOP/s\n",
-          md ? "\n" : "", ctx.pool->size(), KernelSetName(*ctx.kernels), ceilings.read_bytes_per_s / 1e9,
-          ceilings.fp32_flops / 1e9, ceilings.bf16_flops / 1e9, ceilings.int8_ops / 1e9);
+      text += (md ? "\n" : "") + LimitsText(ceilings, ctx.pool->size(), *ctx.kernels);
     }
     if (flagged) {
       text += fmt::format(
@@ -259,7 +260,9 @@ class BenchVerb final : public Verb {
   int64_t chunk_ = 512;
   int32_t repetitions_ = 5;
   CacheKind cache_ = CacheKind::kDynamic;
-  Format format_ = Format::kTable;
+  ReportForm format_ = ReportForm::kTable;
+  std::string formats_;
+  bool kernels_ = false;
   bool limits_ = true;
   bool json_ = false;
 };

@@ -165,6 +165,14 @@ Ceilings Better(const Ceilings& a, const Ceilings& b) {
   return Combine(a, b, [](double x, double y) { return std::max(x, y); });
 }
 
+std::string LimitsText(const Ceilings& ceilings, int threads, const KernelSet& set) {
+  return fmt::format(
+      "best limits with {} threads ({}): reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, bf16 {:.0f} GFLOP/s, int8 {:.0f} "
+      "GOP/s\n",
+      threads, KernelSetName(set), ceilings.read_bytes_per_s / 1e9, ceilings.fp32_flops / 1e9,
+      ceilings.bf16_flops / 1e9, ceilings.int8_ops / 1e9);
+}
+
 Result<BenchResult> RunBenchTest(const BenchTest& test, int repetitions, const Model& model, KvCache& cache,
                                  StepRunner& runner, CeilingMeter* meter) {
   constexpr int64_t kWarmupSteps = 4;

@@ -15,6 +15,8 @@
 
 namespace kvasir::apps {
 
+enum class ReportForm { kTable, kJson, kMarkdown };
+
 /// pp512: a prompt of 512 tokens. tg32@b16: 32 steps of 16 sequences. tg64@d1024: 64 steps behind 1024 tokens.
 struct BenchTest {
   bool prefill = true;
@@ -59,6 +61,9 @@ LimitShare ShareOfLimit(const BenchResult& result, const Ceilings& best, DType w
 
 /// The better of two measurements, limit by limit.
 Ceilings Better(const Ceilings& a, const Ceilings& b);
+
+/// One line for a report.
+std::string LimitsText(const Ceilings& ceilings, int threads, const KernelSet& set);
 
 double Median(std::vector<double> values);
 

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -137,6 +138,11 @@ int64_t LastLevelCacheBytes() {
     if (line->ends_with('K')) bytes *= 1024;
     if (line->ends_with('M')) bytes *= 1024 * 1024;
     largest = std::max(largest, bytes);
+  }
+  if (largest > 0) return largest;
+  // No /sys, as in some containers: the C library asks the processor, where it knows how to.
+  for (int name : {_SC_LEVEL4_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE, _SC_LEVEL2_CACHE_SIZE}) {
+    largest = std::max<int64_t>(largest, sysconf(name));
   }
   return largest;
 }

@@ -180,6 +180,16 @@ class Bench(CliTest):
         self.assertIn("last-level cache", run.text)
         self.assertRegex(self.ok("bench", "-p", "8", "-n", "0", "-r", "1").text, r"pp8 .* % of \w+")
 
+    def test_kernels(self):
+        rows = self.ok("bench", "--kernels", "--formats", "q4_k", "-r", "1", "-o", "json", "-t", "2").json
+        self.assertEqual([(row["format"], row["tokens"]) for row in rows],
+                         [("q4_k", 1), ("q4_k", 4), ("q4_k", 16), ("q4_k", 512)])
+        for row in rows:
+            self.assertIn(row["limit"], ("bandwidth", "int8", "fp32"))
+            for key in ("bytes_per_s", "ops_per_s", "pct_of_limit"):
+                self.assertGreater(row[key], 0, key)
+        self.fails("bench", "--kernels", "--formats", "q4_k,q9", says=['"q9"', "q4_0", "mxfp4"])
+
     def test_wrong_tests(self):
         self.fails("bench", "--tests", "pp", says=["--tests", '"pp"'])
         self.fails("bench", "-p", "x", says=["-p", '"x"'])
