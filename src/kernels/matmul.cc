@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kBlockBytesOfX = 24 << 10;
 constexpr int64_t kMaxGroup = 8;         // panels per item
 constexpr int64_t kMaxBlockStrips = 24;  // strips per item
+constexpr int64_t kMaxWideTokens = 512;  // tokens per item where weights are widened, once for all of them
 constexpr int64_t kItemsPerThread = 6;   // wanted, so that threads end together
 // With few strips the weights of the next block of k come from memory while the strips sweep over this one.
 constexpr int64_t kFewStrips = 4;
@@ -102,7 +103,8 @@ void CutIntoItems(Product& p, int threads) {
   p.group = kMaxGroup;
   p.ahead = StreamingFor(kernels.strip).ahead_lines * 64;
   if (p.strips == 1) {
-    const Streaming streaming = StreamingFor(p.x.rows);
+    const Streaming streaming =
+        kernels.ahead > 0 ? Streaming{.panels = 1, .ahead_lines = kernels.ahead / 64} : StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;
     p.group = kMaxTilePanels;
@@ -117,7 +119,7 @@ void CutIntoItems(Product& p, int threads) {
   } else {
     p.block_lines = BlockLines(p, kBlockBytesOfX / (p.tiles->strip * kernels.x_chunk_bytes) * kernels.lines_per_chunk);
   }
-  p.block_strips = std::min(p.strips, kMaxBlockStrips);
+  p.block_strips = std::min(p.strips, p.widens() ? CeilDiv(kMaxWideTokens, p.tiles->strip) : kMaxBlockStrips);
   const int64_t smallest = p.epilogue->gated ? 2 : 1;
   while (p.group > smallest && p.items() < kItemsPerThread * threads) p.group /= 2;
 }

@@ -98,8 +98,22 @@ struct Quant {
     }
   }
 
+  /// What all blocks of a record share.
+  struct Header {
+    F d;
+    F dmin;
+  };
+  [[gnu::always_inline]] static inline Header LoadHeader(const std::byte* record, int part) {
+    Header header{V::Zero(), V::Zero()};
+    if constexpr (L.super()) header.d = V::WidenF16(record + L.super_at() + part * V::kLanes * 2);
+    if constexpr (L.super() && L.minima) {
+      header.dmin = V::Sub(V::Zero(), V::WidenF16(record + L.super_at() + 32 + part * V::kLanes * 2));
+    }
+    return header;
+  }
+
   /// The scale of a block for V::kLanes rows.
-  [[gnu::always_inline]] static inline F Scale(const std::byte* record, int block, int part) {
+  [[gnu::always_inline]] static inline F Scale(const std::byte* record, const Header& header, int block, int part) {
     const std::byte* const at = record + L.scales_at() + block * L.scale_bytes();
     if constexpr (L.scale == ScaleKind::kF16) {
       return V::WidenF16(at + part * V::kLanes * 2);
@@ -107,24 +121,20 @@ struct Quant {
       const U e = V::template ShiftLeft<23>(V::WidenU8(at + part * V::kLanes));
       return V::Mul(V::AsF(V::MaxU(e, V::SetDwords(0x00400000))), V::Set1(0.5f));  // 2^-128 is subnormal
     } else {
-      const F d = V::WidenF16(record + L.super_at() + part * V::kLanes * 2);
-      if constexpr (L.scale == ScaleKind::kSuper) return V::Mul(d, V::WidenI8(at + part * V::kLanes));
-      return V::Mul(d, V::ToF(V::And(V::WidenU8(at + part * V::kLanes), V::SetDwords(15))));
+      if constexpr (L.scale == ScaleKind::kSuper) return V::Mul(header.d, V::WidenI8(at + part * V::kLanes));
+      return V::Mul(header.d, V::ToF(V::And(V::WidenU8(at + part * V::kLanes), V::SetDwords(15))));
     }
   }
 
   /// What is added for each unit of q.
-  [[gnu::always_inline]] static inline F Minimum(const std::byte* record, int block, int part) {
+  [[gnu::always_inline]] static inline F Minimum(const std::byte* record, const Header& header, int block, int part) {
     const std::byte* const at = record + L.minima_at() + block * L.scale_bytes();
     if constexpr (L.scale == ScaleKind::kF16) {
       return V::WidenF16(at + part * V::kLanes * 2);
     } else {
-      const F d = V::WidenF16(record + L.super_at() + 32 + part * V::kLanes * 2);
-      if constexpr (L.scale == ScaleKind::kSuper) {
-        return V::Sub(V::Zero(), V::Mul(d, V::WidenI8(at + part * V::kLanes)));
-      }
+      if constexpr (L.scale == ScaleKind::kSuper) return V::Mul(header.dmin, V::WidenI8(at + part * V::kLanes));
       const std::byte* const both = record + L.scales_at() + block * L.scale_bytes();
-      return V::Sub(V::Zero(), V::Mul(d, V::ToF(V::template ShiftRight<4>(V::WidenU8(both + part * V::kLanes)))));
+      return V::Mul(header.dmin, V::ToF(V::template ShiftRight<4>(V::WidenU8(both + part * V::kLanes))));
     }
   }
 
@@ -143,6 +153,7 @@ void WidenRecords(const std::byte* w, int64_t lines, int64_t ahead, std::byte* o
   for (int64_t record = 0; record < lines; ++record, w += L.record_bytes(), out += L.blocks() * kBlockBytes) {
     for (int i = 0; i < L.record_bytes(); i += 64) V::PrefetchL2(w + ahead + i);
     for (int part = 0; part < Q::kParts; ++part) {
+      const typename Q::Header header = Q::LoadHeader(w, part);
       for (int unit = 0; unit < Q::kUnits; ++unit) {
         typename V::U lines_of_unit[kUnitLines];
         Q::Unpack(w, unit, part, lines_of_unit);
@@ -152,8 +163,8 @@ void WidenRecords(const std::byte* w, int64_t lines, int64_t ahead, std::byte* o
           std::byte* const to = out + block * kBlockBytes + part * Q::kVectorBytes;
 #pragma GCC unroll 8
           for (int i = 0; i < Q::kBlockLines; ++i) V::StoreU(to + i * 64, lines_of_unit[b * Q::kBlockLines + i]);
-          V::StoreU(to + Q::kBlockLines * 64, V::AsU(Q::Scale(w, block, part)));
-          if constexpr (L.minima) V::StoreU(to + Q::kBlockLines * 64 + 64, V::AsU(Q::Minimum(w, block, part)));
+          V::StoreU(to + Q::kBlockLines * 64, V::AsU(Q::Scale(w, header, block, part)));
+          if constexpr (L.minima) V::StoreU(to + Q::kBlockLines * 64 + 64, V::AsU(Q::Minimum(w, header, block, part)));
         }
       }
     }
@@ -218,6 +229,7 @@ void QuantTile(const MatMulTile& tile) noexcept {
   using Q = Quant<V, L>;
   using X = typename Q::X;
   using U = typename V::U;
+  constexpr int kUnitBytes = (L.record_bytes() / Q::kUnits + 63) / 64 * 64;
   ChunkSums<V, kPanels, kTokens> sums;
   const std::byte* x = tile.x;
   const std::byte* w = tile.w;
@@ -229,14 +241,19 @@ void QuantTile(const MatMulTile& tile) noexcept {
     const int64_t end = line + Q::kRecordsPerChunk < tile.lines ? line + Q::kRecordsPerChunk : tile.lines;
     int first_block = 0;  // of the record in its chunk
     for (; line < end; ++line, w += L.record_bytes(), first_block += L.blocks()) {
+      typename Q::Header headers[kPanels][Q::kParts];
 #pragma GCC unroll 2
       for (int p = 0; p < kPanels; ++p) {
-        for (int i = 0; i < L.record_bytes(); i += 64) V::PrefetchL2(w + p * panel_bytes + tile.ahead + i);
+#pragma GCC unroll 4
+        for (int part = 0; part < Q::kParts; ++part) headers[p][part] = Q::LoadHeader(w + p * panel_bytes, part);
       }
       for (int unit = 0; unit < Q::kUnits; ++unit) {
 #pragma GCC unroll 2
         for (int p = 0; p < kPanels; ++p) {
           const std::byte* const record = w + p * panel_bytes;
+          // The record's lines spread over its units: many at once would wait for each other.
+#pragma GCC unroll 16
+          for (int i = 0; i < kUnitBytes; i += 64) V::PrefetchL2(record + tile.ahead + unit * kUnitBytes + i);
 #pragma GCC unroll 4
           for (int part = 0; part < Q::kParts; ++part) {
             U codes[kUnitLines];
@@ -246,7 +263,7 @@ void QuantTile(const MatMulTile& tile) noexcept {
               const int block = unit * Q::kBlocksPerUnit + b;
               const std::byte* const q = x + (first_block + block) * Q::kBlockLines * kTokens * 4;
               const std::byte* const seeds = x + (X::kSeedsAt + (first_block + block) * 4) * kTokens;
-              const typename V::F scale = Q::Scale(record, block, part);
+              const typename V::F scale = Q::Scale(record, headers[p][part], block, part);
 #pragma GCC unroll 12
               for (int t = 0; t < kTokens; ++t) {
                 U acc = V::Broadcast(seeds + t * 4);
@@ -258,7 +275,7 @@ void QuantTile(const MatMulTile& tile) noexcept {
                 sums.value[t][p][part] = V::Fma(V::ToF(acc), scale, sums.value[t][p][part]);
               }
               if constexpr (L.minima) {
-                sums.AddMinima(p, part, Q::Minimum(record, block, part),
+                sums.AddMinima(p, part, Q::Minimum(record, headers[p][part], block, part),
                                x + (X::kSumsAt + (first_block + block) * 4) * kTokens);
               }
             }
@@ -426,6 +443,8 @@ constexpr FormatKernels MakeQuantKernels() {
   kernels.wide_lines = L.blocks();
   kernels.wide_line_bytes = kWideBlockBytes<L.block_k, L.minima>;
   kernels.widen_from = 2;
+  // Measured on Zen 4: several long records, or little, as the processor's own prefetching follows the short ones.
+  kernels.ahead = L.record_bytes() > 1152 ? 7168 : 1024;
   return kernels;
 }
 
