@@ -37,6 +37,23 @@ enum class DType : uint8_t {
   kIQ4_NL,
   kIQ4_XS,
   kMXFP4,
+  // Eight-bit floats (OCP 8-bit floating point; E4M3 without infinities, as PyTorch's float8_e4m3fn).
+  kF8E4M3,
+  kF8E5M2,
+  // What other checkpoints' layouts and quantisation at load are brought to (quant/coded_blocks.h); never in files.
+  kNF4,
+  kFP4,
+  kInt8,
+  kInt8G128,
+  kInt4G128,
+  kInt3G128,
+  kInt2G128,
+  kInt8G32,
+  kInt4G32,
+  kInt3G32,
+  kInt2G32,
+  kScaledE4M3,
+  kScaledE5M2,
 };
 
 /// The type's short lower-case name, e.g. "bf16", "q8_0".
@@ -100,5 +117,16 @@ constexpr Float16 ToFloat16(float x) {
   const uint32_t rounded = a + 0xfffu + ((a >> 13) & 1u);
   return {static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13))};
 }
+
+/// Eight-bit floats: E4M3 (bias 7, NaN at 0x7f and 0xff, no infinities, at most 448) and E5M2 (the upper half of
+/// fp16). Rounded to nearest even; too large becomes the largest finite value; NaN stays NaN.
+constexpr float E5M2ToFloat(uint8_t x) { return ToFloat(Float16{static_cast<uint16_t>(x << 8)}); }
+constexpr float E4M3ToFloat(uint8_t x) {
+  if ((x & 0x7f) == 0x7f) return std::bit_cast<float>(0x7fc00000u | static_cast<uint32_t>(x & 0x80) << 24);
+  // As fp16 bits with a bias eight too small.
+  return ToFloat(Float16{static_cast<uint16_t>((x & 0x80) << 8 | (x & 0x7f) << 7)}) * 256.0f;
+}
+uint8_t ToE4M3(float x);
+uint8_t ToE5M2(float x);
 
 }  // namespace kvasir

@@ -9,10 +9,19 @@
 #include "base/cpu.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "kernels/views.h"
 
 namespace kvasir {
 
 struct KernelSet;
+
+/// Sees the input of every matrix product before it runs, as statistics of activations need it.
+class MatMulObserver {
+ public:
+  virtual ~MatMulObserver() = default;
+  /// Called by the thread that runs the step. `w` is known by its `data`.
+  virtual void OnMatMul(const PackedWeight& w, MatView<const float> x) = 0;
+};
 
 /// Work done since the counters were last cleared; the glass box reads them.
 struct OpCounters {
@@ -28,6 +37,7 @@ struct ExecContext {
   Arena* scratch = nullptr;
   const KernelSet* kernels = nullptr;
   OpCounters counters;
+  MatMulObserver* observer = nullptr;
 };
 
 /// The kernel sets compiled into this program that this processor can run, best first; "ref" is always the last.

@@ -234,6 +234,7 @@ Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, c
   Product product{&set, kernels, kernels, x, &w, &epilogue, y};
   CheckShapes(product);
   if (x.rows == 0 || w.rows == 0) return OkStatus();
+  if (ctx.observer != nullptr) ctx.observer->OnMatMul(w, x);
   const int threads = ctx.pool->size();
   CutIntoItems(product, threads);
   const Arena::Mark mark = ctx.scratch->GetMark();

@@ -17,6 +17,7 @@ struct Model::Impl {
   WeightPlan plan;    // its slots point at tensors that are gone after loading
   std::string hash;
   std::string model_name;
+  std::vector<MatrixInfo> matrices;
   std::vector<KvLayerShape> kv_shapes;
   int64_t parameters = 0;
 };
@@ -32,6 +33,25 @@ Result<WeightRules> RulesFor(const ModelFiles& files) {
     return files.gguf ? family.rules_gguf(files.spec, *files.gguf) : family.rules(files.spec, *files.source);
   }
   return Internal("no family is named \"{}\"", files.spec.family);
+}
+
+/// What each packed matrix was made of.
+std::vector<MatrixInfo> DescribeMatrices(const WeightPlan& plan) {
+  std::vector<MatrixInfo> matrices;
+  for (const WeightSlot& slot : plan.slots) {
+    if (!slot.matrix) continue;
+    MatrixInfo info{.name = slot.name, .weight = *slot.matrix};
+    for (const auto* segments : {&slot.gate_segments, &slot.segments}) {
+      for (const RowSegment& segment : *segments) {
+        const std::vector<int64_t>& shape = segment.tensor->shape;
+        const bool several = shape.size() == 3 && shape[0] > 1;
+        info.parts.push_back(
+            {.tensor = segment.tensor->name, .matrix = several ? segment.slice_offset / (shape[1] * shape[2]) : -1});
+      }
+    }
+    matrices.push_back(std::move(info));
+  }
+  return matrices;
 }
 
 /// A tied embedding is the head; Linear has no shape of its own then.
@@ -72,6 +92,7 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
   for (const LayerSpec& layer : impl->spec.layers) {
     impl->kv_shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
   }
+  impl->matrices = DescribeMatrices(impl->plan);
   // The raw tensors go with `files`; nothing may point at them any more.
   for (WeightSlot& slot : impl->plan.slots) {
     slot.segments.clear();
@@ -83,6 +104,7 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
 const DecoderSpec& Model::spec() const { return impl_->spec; }
 DType Model::dtype() const { return dtypes().empty() ? DType::kF32 : dtypes().front(); }
 std::span<const DType> Model::dtypes() const { return impl_->plan.dtypes; }
+std::span<const MatrixInfo> Model::matrices() const { return impl_->matrices; }
 int64_t Model::weight_bytes() const { return impl_->plan.bytes; }
 int64_t Model::parameter_count() const { return impl_->parameters; }
 std::span<const KvLayerShape> Model::kv_shapes() const { return impl_->kv_shapes; }

@@ -51,6 +51,17 @@ struct MemoryPlan {
   int64_t kv_bytes_per_token = 0;  // in the default cache type
 };
 
+/// A packed matrix of a model and the tensors that its rows come from.
+struct MatrixInfo {
+  std::string name;  // "layers.3.qkv"
+  struct Part {
+    std::string tensor;   // as the checkpoint calls it
+    int64_t matrix = -1;  // of a tensor that holds several (experts), else -1
+  };
+  std::vector<Part> parts;
+  PackedWeight weight;
+};
+
 /// Immutable after loading. Forward is called by one thread at a time.
 class Model {
  public:
@@ -64,6 +75,7 @@ class Model {
   const DecoderSpec& spec() const;
   DType dtype() const;                    // of most bytes of the packed matrices
   std::span<const DType> dtypes() const;  // of all of them, those of most bytes first
+  std::span<const MatrixInfo> matrices() const;
   int64_t weight_bytes() const;
   int64_t parameter_count() const;
   /// Shapes for KvCacheConfig.
