@@ -146,6 +146,7 @@ class BenchVerb final : public Verb {
     Progress progress("loading", format_ != ReportForm::kJson);
     LoadOptions load;
     load.dtype = options.dtype;
+    load.weights = options.weights;
     load.progress = [&](int64_t done, int64_t total) { progress.Update(done, total, HumanBytes(total)); };
     return Model::Load(path_, load, pool);
   }

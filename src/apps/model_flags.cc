@@ -26,6 +26,12 @@ void ModelFlags::AddDType(FlagTable& flags) {
   flags.Choice("--dtype", &dtype,
                {{"auto", std::nullopt}, {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}},
                "Type that weights are held in.", "auto, as stored");
+  flags.Choice(
+      "--weights", &weights,
+      {{"auto", std::nullopt}, {"int8", DType::kInt8}, {"nf4", DType::kNF4}, {"fp4", DType::kFP4}},
+      "Round the layers' matrices on loading: LLM.int8(), or blocks of 64 four-bit codes. With --dtype f32 they "
+      "are then widened again, which shows what the rounding itself costs.",
+      "auto, as stored");
 }
 
 void ModelFlags::AddKvType(FlagTable& flags) {
@@ -83,6 +89,7 @@ void ModelFlags::ApplyVerbose() const {
 EngineOptions ModelFlags::Options() const {
   EngineOptions options;
   options.dtype = dtype;
+  options.weights = weights;
   options.kv_type = kv_type;
   options.threads = threads.value_or(0);
   options.context = context.value_or(0);

@@ -17,6 +17,7 @@ namespace kvasir::apps {
 struct ModelFlags {
   std::string model;  // empty: the demonstration model
   std::optional<DType> dtype;
+  std::optional<DType> weights;
   std::optional<KvType> kv_type;
   std::optional<int32_t> threads;
   std::optional<int64_t> context;

@@ -52,6 +52,7 @@ class PackVerb final : public Verb {
     ThreadPool pool(options.threads > 0 ? options.threads : AvailableProcessors());
     LoadOptions load;
     load.dtype = options.dtype;
+    load.weights = options.weights;
     std::unique_ptr<Model> model;
     {
       Progress progress("packing", !json_);

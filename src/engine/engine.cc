@@ -133,8 +133,10 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
   ASSIGN_OR_RETURN(impl->defaults, LoadGenerationDefaults(files.folder, files.spec, impl->tokenizer.get()));
   // A model that asks for beam search by itself needs room for its beams.
   impl->options.max_sequences = std::max<int64_t>(options.max_sequences, impl->defaults.beams.num_beams);
-  ASSIGN_OR_RETURN(impl->model,
-                   Model::Load(options.model, {.dtype = options.dtype, .progress = options.progress}, *impl->pool));
+  ASSIGN_OR_RETURN(
+      impl->model,
+      Model::Load(options.model, {.dtype = options.dtype, .weights = options.weights, .progress = options.progress},
+                  *impl->pool));
   impl->kv_type = options.kv_type.value_or(impl->model->dtype() == DType::kF32 ? KvType::kF32 : KvType::kBF16);
   RETURN_IF_ERROR(impl->ChooseContext());
   ASSIGN_OR_RETURN(impl->cache,

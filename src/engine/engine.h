@@ -27,6 +27,7 @@ enum class CacheMode { kNone, kDynamic, kStatic };  // K1, K2, K3
 struct EngineOptions {
   std::filesystem::path model;
   std::optional<DType> dtype;     // unset: the checkpoint's own
+  std::optional<DType> weights;   // LoadOptions::weights
   std::optional<KvType> kv_type;  // unset: f32 for fp32 weights, else bf16
   int threads = 0;                // 0: AvailableProcessors()
   int64_t context = 0;            // 0: the trained length, or what fits into memory if that is less

@@ -134,6 +134,7 @@ KernelSetList CompiledKernelSets();
 // The tables, each defined in one file of cpu/ or ref/ compiled for its set; cpu/sets_*.cc puts them together.
 #define KVASIR_DECLARE_KERNELS(isa)                        \
   namespace isa {                                          \
+  extern const FormatKernels kF32Kernels;                  \
   extern const FormatKernels kQuantKernels[kQuantFormats]; \
   extern const MatMulKernels kMatMulKernels;               \
   extern const RowKernels kRowKernels;                     \

@@ -53,8 +53,9 @@ struct Product {
   int64_t ahead = 0;        // bytes of weights fetched ahead
   int tile_panels = kMaxTilePanels;
   int64_t strips = 0;
-  int64_t group = 0;         // panels per item
-  int64_t block_strips = 0;  // strips per item
+  int64_t group = 0;           // panels per item
+  int64_t block_strips = 0;    // strips per item
+  float* ordered_x = nullptr;  // x in the order of the weights' columns, if that is another
   std::byte* packed_x = nullptr;
   float* sums = nullptr;  // [workers][sums_per_worker]
   int64_t sums_per_worker = 0;
@@ -125,6 +126,9 @@ void CutIntoItems(Product& p, int threads) {
 }
 
 Status AllocateScratch(Product& p, Arena& arena, int threads) {
+  if (p.w->order != nullptr) {
+    ASSIGN_OR_RETURN(p.ordered_x, arena.Allocate<float>(p.x.rows * p.x.cols));
+  }
   ASSIGN_OR_RETURN(p.packed_x, arena.Allocate<std::byte>(p.x.rows * p.XBytes(p.lines)));
   const int64_t kept_strips = p.block_lines < p.lines ? p.block_strips : 1;  // their sums wait for the next block of k
   p.sums_per_worker = kept_strips * p.group * p.tiles->strip * kPanelRows;
@@ -138,7 +142,17 @@ Status AllocateScratch(Product& p, Arena& arena, int threads) {
 
 void PackActivations(const Product& p, ThreadPool& pool) {
   const auto pack = [&p](int64_t s) {
-    p.kernels->pack_x(p.x.row(p.StripBegin(s)), p.x.stride, p.StripTokens(s), p.x.cols, p.PackedStrip(s));
+    const float* x = p.x.row(p.StripBegin(s));
+    int64_t stride = p.x.stride;
+    if (p.w->order != nullptr) {
+      float* const ordered = p.ordered_x + p.StripBegin(s) * p.x.cols;
+      for (int t = 0; t < p.StripTokens(s); ++t) {
+        for (int64_t k = 0; k < p.x.cols; ++k) ordered[t * p.x.cols + k] = x[t * stride + p.w->order[k]];
+      }
+      x = ordered;
+      stride = p.x.cols;
+    }
+    p.kernels->pack_x(x, stride, p.StripTokens(s), p.x.cols, p.PackedStrip(s));
   };
   if (p.x.rows * p.x.cols <= kSerialBytes) {
     for (int64_t s = 0; s < p.strips; ++s) pack(s);

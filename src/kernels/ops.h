@@ -40,10 +40,13 @@ Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, c
 /// out: the panels from row `first_row` (a multiple of 16) on. Thread-safe; uses no pool.
 struct PackSource {
   const std::byte* data = nullptr;  // first element of the row; need not be aligned
-  int64_t element_stride = 1;       // in elements; block types (q8_0, q4_0) need 1
+  int64_t element_stride = 1;       // in elements; block types need 1
   DType dtype = DType::kF32;
 };
 void PackPanel(std::span<const PackSource> rows, int64_t cols, WeightFormat format, std::byte* out);
+
+/// One row as fp32, `cols` values; out holds as many rounded up to whole blocks of the row's type.
+void LoadRow(const PackSource& row, int64_t cols, float* out);
 
 /// The inverse of PackPanel for one row: out[k] = w[row, k] as fp32. out: [cols].
 void UnpackRow(const PackedWeight& w, int64_t row, float* out);

@@ -6,6 +6,7 @@
 #include "kernels/kernel_set.h"
 #include "kernels/ops.h"
 #include "kernels/quant_pack.h"
+#include "quant/coded_blocks.h"
 #include "quant/gguf_blocks.h"
 
 namespace kvasir {
@@ -48,6 +49,8 @@ float LoadElement(DType dtype, const std::byte* p) {
     case DType::kU32: return Cast<uint32_t>(p);
     case DType::kI64: return Cast<int64_t>(p);
     case DType::kU64: return Cast<uint64_t>(p);
+    case DType::kF8E4M3: return E4M3ToFloat(static_cast<uint8_t>(*p));
+    case DType::kF8E5M2: return E5M2ToFloat(static_cast<uint8_t>(*p));
     default: break;  // block types have no elements of their own
   }
   KVASIR_CHECK(false);
@@ -65,6 +68,7 @@ void RowToF32(const PackKernels& kernels, DType dtype, const std::byte* in, int6
     default: break;
   }
   if (IsGgufBlockType(dtype)) return DequantizeGgufBlocks(dtype, in, CeilDiv(n, DTypeBlockSize(dtype)), out);
+  if (IsCodedType(dtype)) return DequantizeCodedBlocks(dtype, in, CeilDiv(n, DTypeBlockSize(dtype)), out);
   const int64_t bytes = DTypeBlockBytes(dtype);
   for (int64_t i = 0; i < n; ++i) out[i] = LoadElement(dtype, in + i * bytes);
 }
@@ -221,6 +225,12 @@ void PackPanel(std::span<const PackSource> rows, int64_t cols, WeightFormat form
     }
     out += panel_bytes;
   }
+}
+
+void LoadRow(const PackSource& row, int64_t cols, float* out) {
+  if (row.element_stride == 1) return RowToF32(*AvailableKernelSets().front()->pack, row.dtype, row.data, cols, out);
+  const int64_t step = row.element_stride * DTypeBlockBytes(row.dtype);
+  for (int64_t k = 0; k < cols; ++k) out[k] = LoadElement(row.dtype, row.data + k * step);
 }
 
 void UnpackRow(const PackedWeight& w, int64_t row, float* out) {

@@ -7,19 +7,26 @@
 #include "base/checked.h"
 #include "kernels/kernel_set.h"
 #include "kernels/quant_record.h"
+#include "quant/coded_blocks.h"
 #include "quant/gguf_blocks.h"
 
 namespace kvasir {
 namespace {
 
 constexpr std::pair<DType, WeightFormat> kBlockFormats[] = {
-    {DType::kQ8_0, WeightFormat::kQ8_0},     {DType::kQ4_0, WeightFormat::kQ4_0},
-    {DType::kQ4_1, WeightFormat::kQ4_1},     {DType::kQ5_0, WeightFormat::kQ5_0},
-    {DType::kQ5_1, WeightFormat::kQ5_1},     {DType::kQ2_K, WeightFormat::kQ2_K},
-    {DType::kQ3_K, WeightFormat::kQ3_K},     {DType::kQ4_K, WeightFormat::kQ4_K},
-    {DType::kQ5_K, WeightFormat::kQ5_K},     {DType::kQ6_K, WeightFormat::kQ6_K},
-    {DType::kIQ4_NL, WeightFormat::kIQ4_NL}, {DType::kIQ4_XS, WeightFormat::kIQ4_XS},
-    {DType::kMXFP4, WeightFormat::kMXFP4},
+    {DType::kQ8_0, WeightFormat::kQ8_0},         {DType::kQ4_0, WeightFormat::kQ4_0},
+    {DType::kQ4_1, WeightFormat::kQ4_1},         {DType::kQ5_0, WeightFormat::kQ5_0},
+    {DType::kQ5_1, WeightFormat::kQ5_1},         {DType::kQ2_K, WeightFormat::kQ2_K},
+    {DType::kQ3_K, WeightFormat::kQ3_K},         {DType::kQ4_K, WeightFormat::kQ4_K},
+    {DType::kQ5_K, WeightFormat::kQ5_K},         {DType::kQ6_K, WeightFormat::kQ6_K},
+    {DType::kIQ4_NL, WeightFormat::kIQ4_NL},     {DType::kIQ4_XS, WeightFormat::kIQ4_XS},
+    {DType::kMXFP4, WeightFormat::kMXFP4},       {DType::kNF4, WeightFormat::kNF4},
+    {DType::kFP4, WeightFormat::kFP4},           {DType::kInt8, WeightFormat::kInt8},
+    {DType::kInt8G128, WeightFormat::kInt8G128}, {DType::kInt4G128, WeightFormat::kInt4G128},
+    {DType::kInt3G128, WeightFormat::kInt3G128}, {DType::kInt2G128, WeightFormat::kInt2G128},
+    {DType::kInt8G32, WeightFormat::kInt8G32},   {DType::kInt4G32, WeightFormat::kInt4G32},
+    {DType::kInt3G32, WeightFormat::kInt3G32},   {DType::kInt2G32, WeightFormat::kInt2G32},
+    {DType::kScaledE4M3, WeightFormat::kE4M3},   {DType::kScaledE5M2, WeightFormat::kE5M2},
 };
 static_assert(std::size(kBlockFormats) == kQuantFormats);
 
@@ -43,6 +50,24 @@ class RecordWriter {
       std::memcpy(record_ + layout_.super_at() + row * 2, &block.d, 2);
       if (layout_.minima) std::memcpy(record_ + layout_.super_at() + 32 + row * 2, &block.dmin, 2);
     }
+  }
+
+  /// The same for a block of quant/coded_blocks.h.
+  void PutCoded(int64_t row, int64_t k, int64_t values, const CodedBlock& block, const uint8_t* codes) {
+    const int flip = layout_.threshold() ? 128 : 0;  // int8 as what is 128 more
+    for (int64_t i = 0; i < values; ++i) {
+      lines_[(k + i) / 4 * 64 + row * 4 + (k + i) % 4] = static_cast<uint8_t>(codes[i] ^ flip);
+    }
+    std::byte* const at = record_ + layout_.scales_at() + k / layout_.block_k * layout_.scale_bytes();
+    if (layout_.scale == ScaleKind::kF32) {
+      std::memcpy(at + row * 4, &block.scale, 4);
+      return;
+    }
+    const Float16 scale = ToFloat16(block.scale);
+    std::memcpy(at + row * 2, &scale, 2);
+    if (!layout_.minima) return;
+    const Float16 minimum = ToFloat16(block.minimum + ToFloat(scale) * static_cast<float>(layout_.zero));
+    std::memcpy(at + (layout_.minima_at() - layout_.scales_at()) + row * 2, &minimum, 2);
   }
 
   /// Folds the lines of bytes into the record's planes.
@@ -78,6 +103,7 @@ class RecordWriter {
         return;
       case ScaleKind::kE8M0: at[row] = static_cast<std::byte>(from.scales[0]); return;
       case ScaleKind::kSuperNibbles: at[row] = static_cast<std::byte>(from.scales[b] | from.mins[b] << 4); return;
+      case ScaleKind::kF32: KVASIR_CHECK(false); return;
       case ScaleKind::kSuper: break;
     }
     at[row] = static_cast<std::byte>(from.scales[b]);
@@ -123,7 +149,15 @@ void PackQuantPanel(std::span<const PackSource> rows, int64_t cols, WeightFormat
       const int64_t values = DTypeBlockSize(row.dtype);
       const int64_t end = std::min<int64_t>(layout.record_k, cols - k);
       for (int64_t i = 0; i < end; i += values) {
-        DecodeGgufBlock(row.dtype, row.data + (k + i) / values * DTypeBlockBytes(row.dtype), &block);
+        const std::byte* const from = row.data + (k + i) / values * DTypeBlockBytes(row.dtype);
+        if (IsCodedType(row.dtype)) {
+          CodedBlock coded;
+          std::memcpy(&coded, from, sizeof(coded));
+          writer.PutCoded(static_cast<int64_t>(r), i, values, coded,
+                          reinterpret_cast<const uint8_t*>(from) + sizeof(coded));
+          continue;
+        }
+        DecodeGgufBlock(row.dtype, from, &block);
         CenterScales(row.dtype, &block);
         writer.Put(static_cast<int64_t>(r), i, values, block);
       }
@@ -143,7 +177,7 @@ void UnpackQuantRow(const PackedWeight& w, int64_t row, float* out) {
       const float scale = RecordScale(layout, record, n, block);
       const float minimum = RecordMinimum(layout, record, n, block);
       for (int64_t k = begin; k < std::min<int64_t>(begin + layout.block_k, end); ++k) {
-        const float value = scale * static_cast<float>(RecordCode(layout, record, n, k) - layout.zero);
+        const float value = scale * RecordLevel(layout, record, n, k);
         out[first + k] = layout.minima ? value + minimum : value;
       }
     }

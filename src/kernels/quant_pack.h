@@ -1,4 +1,4 @@
-// Packing of GGUF's block types into records.
+// Packing of block types into records.
 #pragma once
 
 #include <optional>
@@ -18,7 +18,9 @@ std::optional<DType> BlockTypeOf(WeightFormat format);
 /// every row; cols is a whole number of blocks.
 void PackQuantPanel(std::span<const PackSource> rows, int64_t cols, WeightFormat format, std::byte* out);
 
-/// UnpackRow for block formats: equal to DequantizeGgufBlocks of the row that was packed, to the bit.
+/// UnpackRow for block formats, in the order of the packed columns. GGUF's types: equal to DequantizeGgufBlocks of the
+/// row that was packed, to the bit. Coded types: as DequantizeCodedBlocks, but with fp16 scales and minima (not int8
+/// and fp8), and the integers of nf4's and fp4's tables.
 void UnpackQuantRow(const PackedWeight& w, int64_t row, float* out);
 
 }  // namespace kvasir

@@ -17,6 +17,12 @@ inline float LoadF16(const std::byte* p) {
   return ToFloat(half);
 }
 
+inline float LoadF32(const std::byte* p) {
+  float value;
+  std::memcpy(&value, p, sizeof(value));
+  return value;
+}
+
 /// What the code of input `k` of row `row` stands for, `layout.zero` included.
 inline int RecordCode(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t k) {
   const int64_t group = k / 4;  // of four inputs
@@ -33,15 +39,23 @@ inline int RecordCode(const QuantLayout& layout, const std::byte* record, int64_
     const int bit = byte(layout.bits_at() + group / 8 * 64) >> (group % 8) & 1;
     code |= bit << (layout.nibbles ? 4 : 2);
   }
-  if (layout.table == CodeTable::kIq4) return kIq4Codes[code];
-  if (layout.table == CodeTable::kMxfp4) return kMxfp4Codes[code];
-  return code;
+  const uint8_t* const table = TableCodes(layout.table);
+  return table != nullptr ? table[code] : code;
+}
+
+/// What a scale is multiplied with for input `k` of row `row`.
+inline float RecordLevel(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t k) {
+  const int code = RecordCode(layout, record, row, k);
+  if (layout.table == CodeTable::kE4M3) return E4M3ToFloat(static_cast<uint8_t>(code));
+  if (layout.table == CodeTable::kE5M2) return E5M2ToFloat(static_cast<uint8_t>(code));
+  return static_cast<float>(code - layout.zero);
 }
 
 inline float RecordScale(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t block) {
   const std::byte* const at = record + layout.scales_at() + block * layout.scale_bytes();
   switch (layout.scale) {
-    case ScaleKind::kF16: return LoadF16(at + row * 2);
+    case ScaleKind::kF16: return layout.unit == 1.0f ? LoadF16(at + row * 2) : LoadF16(at + row * 2) * layout.unit;
+    case ScaleKind::kF32: return LoadF32(at + row * 4);
     case ScaleKind::kE8M0: return std::ldexp(1.0f, static_cast<int>(at[row]) - 128);
     case ScaleKind::kSuper: break;
     case ScaleKind::kSuperNibbles:

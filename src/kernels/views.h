@@ -60,8 +60,21 @@ enum class WeightFormat : uint8_t {
   kIQ4_NL,
   kIQ4_XS,
   kMXFP4,
+  kNF4,
+  kFP4,
+  kInt8,
+  kInt8G128,
+  kInt4G128,
+  kInt3G128,
+  kInt2G128,
+  kInt8G32,
+  kInt4G32,
+  kInt3G32,
+  kInt2G32,
+  kE4M3,
+  kE5M2,
 };
-inline constexpr int kWeightFormats = 16;
+inline constexpr int kWeightFormats = 29;
 
 /// Null for plain elements.
 constexpr const QuantLayout* GetQuantLayout(WeightFormat format) {
@@ -82,6 +95,19 @@ constexpr const QuantLayout* GetQuantLayout(WeightFormat format) {
     case WeightFormat::kIQ4_NL: return &kIq4NlLayout;
     case WeightFormat::kIQ4_XS: return &kIq4XsLayout;
     case WeightFormat::kMXFP4: return &kMxfp4Layout;
+    case WeightFormat::kNF4: return &kNf4Layout;
+    case WeightFormat::kFP4: return &kFp4Layout;
+    case WeightFormat::kInt8: return &kInt8Layout;
+    case WeightFormat::kInt8G128: return &kInt8G128Layout;
+    case WeightFormat::kInt4G128: return &kInt4G128Layout;
+    case WeightFormat::kInt3G128: return &kInt3G128Layout;
+    case WeightFormat::kInt2G128: return &kInt2G128Layout;
+    case WeightFormat::kInt8G32: return &kInt8G32Layout;
+    case WeightFormat::kInt4G32: return &kInt4G32Layout;
+    case WeightFormat::kInt3G32: return &kInt3G32Layout;
+    case WeightFormat::kInt2G32: return &kInt2G32Layout;
+    case WeightFormat::kE4M3: return &kE4M3Layout;
+    case WeightFormat::kE5M2: return &kE5M2Layout;
   }
   return nullptr;
 }
@@ -102,6 +128,8 @@ struct PackedWeight {
   int64_t rows = 0;
   int64_t cols = 0;
   const std::byte* data = nullptr;  // 64-byte aligned
+  /// Column k of the panels multiplies input order[k] (cols of them); null: input k.
+  const int32_t* order = nullptr;
 
   int64_t line_k() const;  // inputs per line
   int64_t line_bytes() const;

@@ -67,7 +67,8 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
   ASSIGN_OR_RETURN(const WeightRules rules, RulesFor(files));
   auto impl = std::make_unique<Impl>();
   impl->spec = std::move(files.spec);
-  ASSIGN_OR_RETURN(impl->plan, PlanWeights(impl->spec, rules, *files.source, options.dtype, impl->weights));
+  ASSIGN_OR_RETURN(impl->plan,
+                   PlanWeights(impl->spec, rules, *files.source, options.dtype, impl->weights, options.weights));
   impl->hash = FingerprintModel(impl->spec, *files.source);
   impl->model_name = files.path == files.folder ? "." : files.path.filename().string();
 
@@ -97,6 +98,7 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
   for (WeightSlot& slot : impl->plan.slots) {
     slot.segments.clear();
     slot.gate_segments.clear();
+    slot.order = {};
   }
   return std::unique_ptr<Model>(new Model(std::move(impl)));
 }

@@ -39,7 +39,8 @@ struct ForwardBatch {
 };
 
 struct LoadOptions {
-  std::optional<DType> dtype;  // f32, f16 or bf16; unset: the checkpoint's own (P2)
+  std::optional<DType> dtype;    // f32, f16 or bf16; unset: the checkpoint's own (P2)
+  std::optional<DType> weights;  // int8, nf4 or fp4: what the layers' matrices are rounded to (P3, P4)
   /// Called with (bytes packed, bytes in all) from time to time.
   std::function<void(int64_t, int64_t)> progress;
 };

@@ -31,9 +31,10 @@ static_assert(sizeof(Header) == 72);
 std::string SlotTable(const WeightPlan& plan) {
   std::string table;
   for (const WeightSlot& slot : plan.slots) {
-    table +=
-        fmt::format("{} {} {}x{} {} {} {}{}\n", slot.name, slot.matrix ? static_cast<int>(slot.format) : -1, slot.rows,
-                    slot.cols, slot.offset, slot.bytes, slot.gated ? "g" : "", slot.normalize_rows ? "n" : "");
+    table += fmt::format("{} {} {}x{} {} {} {}{}{}\n", slot.name, slot.matrix ? static_cast<int>(slot.format) : -1,
+                         slot.rows, slot.cols, slot.offset, slot.bytes, slot.gated ? "g" : "",
+                         slot.normalize_rows ? "n" : "",
+                         slot.quantized ? fmt::format(" {}", DTypeName(*slot.quantized)) : "");
   }
   return table;
 }

@@ -7,32 +7,39 @@
 
 #include "base/checked.h"
 #include "model/weights.h"
+#include "quant/coded_blocks.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int64_t kStripeBytes = int64_t{16} << 20;
 
-/// Where row `r` of a list of segments lies.
-PackSource LocateRow(const std::vector<RowSegment>& segments, int64_t r, const RowSegment** found) {
-  for (const RowSegment& s : segments) {
-    if (r >= s.count) {
-      r -= s.count;
-      continue;
-    }
-    *found = &s;
-    const RawTensor& t = *s.tensor;
-    const int64_t row = s.first + r * s.step;
-    const std::vector<int64_t>& shape = t.shape;
-    const int64_t inner = shape.size() <= 1 ? 1 : shape.back();
-    if (s.transposed) {
-      return {t.data + (s.slice_offset + row) * DTypeBlockBytes(t.dtype), inner, t.dtype};
-    }
-    const int64_t blocks = (s.slice_offset + row * inner) / DTypeBlockSize(t.dtype);
-    return {t.data + blocks * DTypeBlockBytes(t.dtype), 1, t.dtype};
-  }
+/// Which row of its tensor row `r` of a list of segments is.
+int64_t RowOfTensor(const std::vector<RowSegment>& segments, int64_t r, const RowSegment** found) {
   *found = nullptr;
-  return {};
+  for (const RowSegment& s : segments) {
+    if (r < s.count) {
+      *found = &s;
+      return s.first + r * s.step;
+    }
+    r -= s.count;
+  }
+  return 0;
+}
+
+/// Where row `r` of a list of segments lies; no data for rows that are made (RowEncoder).
+PackSource LocateRow(const std::vector<RowSegment>& segments, int64_t r, const RowSegment** found) {
+  const int64_t row = RowOfTensor(segments, r, found);
+  if (*found == nullptr) return {};
+  const RowSegment& s = **found;
+  const RawTensor& t = *s.tensor;
+  if (t.rows) return {nullptr, 1, t.dtype};
+  const int64_t inner = t.shape.size() <= 1 ? 1 : t.shape.back();
+  if (s.transposed) {
+    return {t.data + (s.slice_offset + row) * DTypeBlockBytes(t.dtype), inner, t.dtype};
+  }
+  const int64_t blocks = (s.slice_offset + row * inner) / DTypeBlockSize(t.dtype);
+  return {t.data + blocks * DTypeBlockBytes(t.dtype), 1, t.dtype};
 }
 
 int64_t RowsOf(const std::vector<RowSegment>& segments) {
@@ -44,6 +51,15 @@ int64_t RowsOf(const std::vector<RowSegment>& segments) {
 /// Whether any scale of a panel's records is NaN or infinite.
 bool HasNonFiniteScale(const std::byte* data, int64_t bytes, const QuantLayout& layout) {
   if (layout.scale == ScaleKind::kE8M0) return false;
+  if (layout.scale == ScaleKind::kF32) {
+    for (const std::byte* record = data; record < data + bytes; record += layout.record_bytes()) {
+      const auto* scales = reinterpret_cast<const float*>(record + layout.scales_at());
+      for (int32_t i = 0; i < layout.blocks() * kPanelRows; ++i) {
+        if (!std::isfinite(scales[i])) return true;
+      }
+    }
+    return false;
+  }
   const int32_t begin = layout.super() ? layout.super_at() : layout.scales_at();
   for (const std::byte* record = data; record < data + bytes; record += layout.record_bytes()) {
     const auto* words = reinterpret_cast<const uint16_t*>(record + begin);
@@ -97,7 +113,7 @@ class Packer {
     const PackedWeight shape{.format = slot.format, .rows = slot.rows, .cols = slot.cols};
     for (int64_t p = job.first_panel; p < job.first_panel + job.panels; ++p) {
       std::byte* out = data_ + slot.offset + p * shape.panel_bytes();
-      PackOne(slot, p, out);
+      RETURN_IF_ERROR(PackOne(slot, p, out));
       if (HasNonFinite(out, shape.panel_bytes(), slot.format)) {
         const RawTensor& tensor = NonFiniteTensor(slot, p, out);
         return InvalidData(
@@ -105,6 +121,10 @@ class Packer {
             "damaged or needs a wider --dtype",
             tensor.name, slot.format == WeightFormat::kF16 ? "f16" : "its type");
       }
+    }
+    if (job.first_panel == 0 && !slot.order.empty()) {
+      const int64_t panels_bytes = CeilDiv(slot.rows, kPanelRows) * shape.panel_bytes();
+      std::memcpy(data_ + slot.offset + panels_bytes, slot.order.data(), slot.order.size_bytes());
     }
     GiveBack(slot, job);
     return OkStatus();
@@ -134,34 +154,66 @@ class Packer {
     return *segment->tensor;
   }
 
-  void PackOne(const WeightSlot& slot, int64_t panel, std::byte* out) {
+  Status PackOne(const WeightSlot& slot, int64_t panel, std::byte* out) {
     const std::vector<RowSegment>& segments = SegmentsOf(slot, panel);
     const int64_t first = FirstRow(slot, panel);
     const int64_t total = slot.gated ? RowsOf(segments) : slot.rows;
     const int64_t count = std::clamp<int64_t>(total - first, 0, kPanelRows);
     PackSource rows[kPanelRows];
-    const RowSegment* segment = nullptr;
-    for (int64_t r = 0; r < count; ++r) rows[r] = LocateRow(segments, first + r, &segment);
-    if (!slot.normalize_rows) {
-      PackPanel({rows, static_cast<size_t>(count)}, slot.cols, slot.format, out);
-      return;
-    }
-    // Unpack to fp32, normalise, pack again.
-    scratch_.resize(static_cast<size_t>(kPanelRows * RoundUp(slot.cols, kWeightColAlign)));
-    row_.resize(static_cast<size_t>(kPanelRows * slot.cols));
-    PackPanel({rows, static_cast<size_t>(count)}, slot.cols, WeightFormat::kF32,
-              reinterpret_cast<std::byte*>(scratch_.data()));
-    const PackedWeight panel_view{.format = WeightFormat::kF32,
-                                  .rows = count,
-                                  .cols = slot.cols,
-                                  .data = reinterpret_cast<const std::byte*>(scratch_.data())};
     for (int64_t r = 0; r < count; ++r) {
-      float* row = row_.data() + r * slot.cols;
-      UnpackRow(panel_view, r, row);
-      NormalizeRow(row, slot.cols);
-      rows[r] = {reinterpret_cast<const std::byte*>(row), 1, DType::kF32};
+      const RowSegment* segment = nullptr;
+      rows[r] = LocateRow(segments, first + r, &segment);
+      if (segment->tensor->rows) MakeRow(slot, segments, first + r, static_cast<size_t>(r), rows[r]);
+      if (slot.normalize_rows || slot.quantized) {
+        RETURN_IF_ERROR(ChangeRow(slot, *segment->tensor, static_cast<size_t>(r), rows[r]));
+      }
     }
     PackPanel({rows, static_cast<size_t>(count)}, slot.cols, slot.format, out);
+    return OkStatus();
+  }
+
+  /// Row `r` of segments whose rows are made, as `source` of panel row n: encoded, or widened where the slot is to have
+  /// plain values in the inputs' own order.
+  void MakeRow(const WeightSlot& slot, const std::vector<RowSegment>& segments, int64_t r, size_t n,
+               PackSource& source) {
+    const RowSegment* segment = nullptr;
+    const int64_t row = RowOfTensor(segments, r, &segment);
+    const RawTensor& tensor = *segment->tensor;
+    std::vector<std::byte>& bytes = bytes_[n];
+    bytes.resize(static_cast<size_t>(slot.cols / DTypeBlockSize(tensor.dtype) * DTypeBlockBytes(tensor.dtype)));
+    tensor.rows->Encode(row, bytes.data());
+    source = {bytes.data(), 1, tensor.dtype};
+    const std::span<const int32_t> order = tensor.rows->order();
+    if (order.empty() || !slot.order.empty()) return;
+    values_.resize(static_cast<size_t>(slot.cols));
+    LoadRow(source, slot.cols, values_.data());
+    std::vector<float>& natural = floats_[n];
+    natural.resize(static_cast<size_t>(slot.cols));
+    for (size_t i = 0; i < order.size(); ++i) natural[static_cast<size_t>(order[i])] = values_[i];
+    source = {reinterpret_cast<const std::byte*>(natural.data()), 1, DType::kF32};
+  }
+
+  /// Normalises or rounds one row of `tensor`, panel row n, which `source` becomes.
+  Status ChangeRow(const WeightSlot& slot, const RawTensor& tensor, size_t n, PackSource& source) {
+    constexpr int64_t kLongestBlock = 256;
+    std::vector<float>& row = floats_[n];
+    std::vector<float> loaded(static_cast<size_t>(RoundUp(slot.cols, kLongestBlock)));
+    LoadRow(source, slot.cols, loaded.data());
+    row = std::move(loaded);
+    if (slot.normalize_rows) NormalizeRow(row.data(), slot.cols);
+    source = {reinterpret_cast<const std::byte*>(row.data()), 1, DType::kF32};
+    if (!slot.quantized) return OkStatus();
+    if (!std::all_of(row.begin(), row.begin() + slot.cols, [](float x) { return std::isfinite(x); })) {
+      return InvalidData("tensor \"{}\" holds NaN or infinity; the checkpoint is damaged", tensor.name);
+    }
+    // Zeros fill the last block.
+    const int64_t block = DTypeBlockSize(*slot.quantized);
+    const int64_t cols = RoundUp(slot.cols, block);
+    std::fill(row.begin() + slot.cols, row.begin() + cols, 0.0f);
+    bytes_[n].resize(static_cast<size_t>(cols / block * DTypeBlockBytes(*slot.quantized)));
+    QuantizeCodedRow(*slot.quantized, row.data(), cols, bytes_[n].data());
+    source = {bytes_[n].data(), 1, *slot.quantized};
+    return OkStatus();
   }
 
   /// Writes an fp32 vector: the rows of one column, one value each, as packing and unpacking a row of n columns.
@@ -209,8 +261,9 @@ class Packer {
   }
 
   std::byte* data_;
-  std::vector<float> scratch_;
-  std::vector<float> row_;
+  std::vector<std::byte> bytes_[kPanelRows];  // made or rounded rows
+  std::vector<float> floats_[kPanelRows];
+  std::vector<float> values_;
 };
 
 std::vector<Job> CutIntoJobs(const WeightPlan& plan) {
@@ -269,6 +322,8 @@ void PlaceWeights(const WeightPlan& plan, const std::byte* data) {
       *slot.vector = reinterpret_cast<const float*>(data + slot.offset);
     } else {
       *slot.matrix = {.format = slot.format, .rows = slot.rows, .cols = slot.cols, .data = data + slot.offset};
+      const std::byte* const behind = data + slot.offset + slot.matrix->bytes();
+      if (slot.bytes > slot.matrix->bytes()) slot.matrix->order = reinterpret_cast<const int32_t*>(behind);
     }
   }
 }

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "kernels/quant_pack.h"
 #include "model/weights.h"
+#include "quant/coded_blocks.h"
 #include "quant/gguf_blocks.h"
 
 namespace kvasir {
@@ -23,8 +24,10 @@ bool IsFloatTensor(DType type) {
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
-    case DType::kF64: return true;
-    default: return IsGgufBlockType(type);
+    case DType::kF64:
+    case DType::kF8E4M3:
+    case DType::kF8E5M2: return true;
+    default: return IsGgufBlockType(type) || IsCodedType(type);
   }
 }
 
@@ -44,12 +47,17 @@ DType TypeOf(WeightFormat format) {
   }
 }
 
-/// The format of all the segments, or nothing when they differ.
+std::span<const int32_t> OrderOf(const RowSegment& segment) {
+  return segment.tensor->rows ? segment.tensor->rows->order() : std::span<const int32_t>();
+}
+
+/// The format of all the segments, or nothing when they differ, or their columns' order does.
 std::optional<WeightFormat> CommonFormat(const std::vector<RowSegment>& segments) {
   std::optional<WeightFormat> format;
   for (const RowSegment& segment : segments) {
     const WeightFormat own = FormatOf(segment.tensor->dtype);
     if (format && *format != own) return std::nullopt;
+    if (!std::ranges::equal(OrderOf(segment), OrderOf(segments.front()))) return std::nullopt;
     format = own;
   }
   return format;
@@ -57,7 +65,12 @@ std::optional<WeightFormat> CommonFormat(const std::vector<RowSegment>& segments
 
 class Planner {
  public:
-  Planner(const TensorSource& source, std::optional<DType> dtype) : source_(source), dtype_(dtype) {}
+  Planner(const TensorSource& source, std::optional<DType> dtype, std::optional<DType> quantized)
+      : source_(source), dtype_(dtype), quantized_(quantized) {}
+
+  /// Matrices planned from now on belong to layers, and are rounded if that is asked for.
+  void BeginLayers() { rounds_ = quantized_.has_value(); }
+  void EndLayers() { rounds_ = false; }
 
   /// One matrix [rows, cols] whose rows come from several weights one after another.
   Status Matrix(std::string name, std::initializer_list<std::pair<const WeightRule*, int64_t>> parts, int64_t cols,
@@ -78,7 +91,7 @@ class Planner {
       WeightSlot slot{.name = name, .rows = rows, .cols = cols};
       RETURN_IF_ERROR(Resolve(*rule, rows, cols, slot.segments));
       WeightSlot* const last = slots.empty() ? nullptr : &slots.back();
-      const bool joins = last && (dtype_ || CommonFormat(last->segments) == CommonFormat(slot.segments));
+      const bool joins = last && (dtype_ || Agree(*last, slot));
       if (joins) {
         last->segments.insert(last->segments.end(), slot.segments.begin(), slot.segments.end());
         last->rows += rows;
@@ -146,6 +159,10 @@ class Planner {
                          source_.description(), total, total == 1 ? " is" : "s are", fmt::join(shown, "\", \""),
                          total > kShown ? fmt::format(" and {} more", total - kShown) : "");
     }
+    if (quantized_ && rounded_ == 0) {
+      return InvalidArgument("{}: its layers are quantised already; --weights {} is for those in f32, f16 or bf16",
+                             source_.description(), DTypeName(*quantized_));
+    }
     WarnOfUnused(rules);
     int64_t by_format[kWeightFormats] = {};
     for (const WeightSlot& slot : plan_.slots) {
@@ -160,6 +177,12 @@ class Planner {
   }
 
  private:
+  static bool Agree(const WeightSlot& a, const WeightSlot& b) {
+    if (a.segments.empty() || b.segments.empty()) return true;  // tensors are missing, which is told later
+    return CommonFormat(a.segments) == CommonFormat(b.segments) &&
+           std::ranges::equal(OrderOf(a.segments.front()), OrderOf(b.segments.front()));
+  }
+
   Status Resolve(const WeightRule& rule, int64_t rows, int64_t cols, std::vector<RowSegment>& segments) {
     int64_t found = 0;
     bool complete = true;
@@ -209,17 +232,18 @@ class Planner {
     if (shape.size() != 2) return wrong("is not a matrix");
     int64_t rows = shape[0];
     int64_t row_size = shape[1];
-    if (rule.transposed) std::swap(rows, row_size);
+    const bool transposed = rule.transposed && !tensor.rows;  // made rows are never columns
+    if (transposed) std::swap(rows, row_size);
     if (row_size != cols)
       return wrong(fmt::format("has rows of {} values where the config demands {}", row_size, cols));
     const bool block_type = DTypeBlockSize(tensor.dtype) > 1;
-    if (block_type && (rule.transposed || cols % DTypeBlockSize(tensor.dtype) != 0)) {
+    if (block_type && (transposed || cols % DTypeBlockSize(tensor.dtype) != 0)) {
       return wrong(fmt::format("cannot be cut into rows: {} values do not divide into blocks of {}", cols,
                                DTypeBlockSize(tensor.dtype)));
     }
     segment.first = rule.first;
     segment.step = rule.step;
-    segment.transposed = rule.transposed;
+    segment.transposed = transposed;
     segment.count = rule.count >= 0 ? rule.count : CeilDiv(std::max<int64_t>(rows - rule.first, 0), rule.step);
     const int64_t last = segment.first + (segment.count - 1) * segment.step;
     if (segment.first < 0 || (segment.count > 0 && last >= rows)) {
@@ -229,7 +253,7 @@ class Planner {
   }
 
   Status AddMatrix(WeightSlot slot) {
-    slot.format = FormatFor(slot);
+    ChooseFormat(slot);
     const PackedWeight shape{.format = slot.format, .rows = slot.rows, .cols = slot.cols};
     // No format takes more than four bytes a value, and no line is longer than this many columns.
     constexpr int64_t kLongestLine = 256;
@@ -237,17 +261,31 @@ class Planner {
     if (!size || *size < 0 || *size > (int64_t{1} << 46)) {
       return InvalidData("{}: {} would have {} x {} values", source_.description(), slot.name, slot.rows, slot.cols);
     }
-    return Add(std::move(slot), shape.bytes());
+    return Add(std::move(slot), shape.bytes() + static_cast<int64_t>(slot.order.size_bytes()));
   }
 
-  WeightFormat FormatFor(const WeightSlot& slot) const {
-    if (dtype_) return FormatOf(*dtype_);
+  void ChooseFormat(WeightSlot& slot) {
     std::vector<RowSegment> all = slot.segments;
     all.insert(all.end(), slot.gate_segments.begin(), slot.gate_segments.end());
+    slot.format = FormatOfAll(slot, all);
+    if (rounds_ && GetQuantLayout(slot.format) == nullptr) {
+      slot.quantized = quantized_;
+      slot.format = FormatOf(*quantized_);
+      ++rounded_;
+    }
+    if (dtype_) {
+      slot.format = FormatOf(*dtype_);
+    } else if (!all.empty() && !slot.quantized && GetQuantLayout(slot.format) != nullptr) {
+      slot.order = OrderOf(all.front());
+    }
+  }
+
+  /// The format that the parts of a slot are stored in, or fp32.
+  static WeightFormat FormatOfAll(const WeightSlot& slot, const std::vector<RowSegment>& all) {
     if (all.empty()) return WeightFormat::kF32;  // tensors are missing, which is told later
     const auto format = CommonFormat(all);
     if (!format) {
-      LogInfo("{}: parts of different types, kept in fp32", slot.name);
+      LogWarning("{}: parts of different types or orders of inputs, kept in fp32", slot.name);
       return WeightFormat::kF32;
     }
     // Rows of another length than the stored ones are no multiples of their blocks' scales.
@@ -285,6 +323,9 @@ class Planner {
 
   const TensorSource& source_;
   std::optional<DType> dtype_;
+  std::optional<DType> quantized_;
+  bool rounds_ = false;
+  int64_t rounded_ = 0;  // matrices
   WeightPlan plan_;
   std::set<std::string> missing_;
   std::set<const RawTensor*> used_;
@@ -352,7 +393,9 @@ Status PlanLayer(Planner& planner, const std::string& name, const LayerSpec& spe
   if (static_cast<int64_t>(rule.experts.size()) != n_experts) {
     return Internal("{}: rules for {} of {} experts", name, rule.experts.size(), n_experts);
   }
+  planner.EndLayers();  // routing is no place to save bits
   RETURN_IF_ERROR(planner.Matrix(name + ".router", {{&rule.router.weight, n_experts}}, width, target.router.weight));
+  planner.BeginLayers();
   target.experts.resize(static_cast<size_t>(n_experts));
   for (size_t e = 0; e < target.experts.size(); ++e) {
     RETURN_IF_ERROR(
@@ -364,11 +407,11 @@ Status PlanLayer(Planner& planner, const std::string& name, const LayerSpec& spe
 }  // namespace
 
 Result<WeightPlan> PlanWeights(const DecoderSpec& spec, const WeightRules& rules, const TensorSource& source,
-                               std::optional<DType> dtype, ModelWeights& weights) {
+                               std::optional<DType> dtype, ModelWeights& weights, std::optional<DType> quantized) {
   if (rules.layers.size() != spec.layers.size()) {
     return Internal("rules for {} of {} layers", rules.layers.size(), spec.layers.size());
   }
-  Planner planner(source, dtype);
+  Planner planner(source, dtype, quantized);
   const int64_t embedding = spec.embedding_width;
   RETURN_IF_ERROR(planner.Matrix("embedding", {{&rules.embedding, spec.vocab_size}}, embedding, weights.embedding));
   if (const auto* learned = std::get_if<LearnedPosition>(&spec.position)) {
@@ -380,10 +423,12 @@ Result<WeightPlan> PlanWeights(const DecoderSpec& spec, const WeightRules& rules
     RETURN_IF_ERROR(planner.Matrix("project_in", {{&rules.project_in, spec.width}}, embedding, weights.project_in));
   }
   weights.layers.resize(spec.layers.size());
+  planner.BeginLayers();
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     RETURN_IF_ERROR(PlanLayer(planner, fmt::format("layers.{}", i), spec.layers[i], rules.layers[i], spec.width,
                               weights.layers[i]));
   }
+  planner.EndLayers();
   RETURN_IF_ERROR(planner.AddNorm("final_norm", spec.final_norm, rules.final_norm, spec.width, weights.final_norm));
   if (spec.project_out) {
     RETURN_IF_ERROR(planner.Matrix("project_out", {{&rules.project_out, embedding}}, spec.width, weights.project_out));

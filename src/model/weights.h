@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -77,7 +78,9 @@ struct WeightSlot {
   bool gated = false;
   bool normalize_rows = false;
   WeightFormat format = WeightFormat::kF32;
-  int64_t offset = 0;  // in the weight buffer
+  std::optional<DType> quantized;  // what rows are rounded to on packing
+  std::span<const int32_t> order;  // of the packed columns, where it is another; stands behind the panels
+  int64_t offset = 0;              // in the weight buffer
   int64_t bytes = 0;
   PackedWeight* matrix = nullptr;  // where the result goes
   const float** vector = nullptr;
@@ -93,9 +96,11 @@ struct WeightPlan {
 
 /// Finds every tensor that the rules name, checks types and shapes, and lays the packed weights out. All missing
 /// tensors are named in one error; tensors that no rule uses are warned about. `dtype` unset: each matrix in the type
-/// it is stored in (the two halves of a gated matrix in fp32 where they differ).
+/// it is stored in (the two halves of a gated matrix in fp32 where they differ). `quantized`: the layers' matrices that
+/// are stored in plain types are rounded to this coded type; with `dtype` too, they are widened to that again.
 Result<WeightPlan> PlanWeights(const DecoderSpec& spec, const WeightRules& rules, const TensorSource& source,
-                               std::optional<DType> dtype, ModelWeights& weights);
+                               std::optional<DType> dtype, ModelWeights& weights,
+                               std::optional<DType> quantized = std::nullopt);
 
 /// Packs all slots into one new buffer, in stripes of at most 16 MiB on all threads, giving mapped pages back behind
 /// itself. NaN and infinity are errors naming the tensor.

@@ -58,31 +58,46 @@ float LargestMagnitude(const float* x, int64_t n) {
   return largest;
 }
 
-/// The code of the table's value nearest to x; the lower code of two as near.
-uint8_t NearestCode(const float* table, float x) {
-  int best = 0;
-  for (int c = 1; c < 16; ++c) {
-    if (std::abs(table[c] - x) < std::abs(table[best] - x)) best = c;
+/// A table's codes by ascending value, and the middles between neighbours.
+struct SortedTable {
+  explicit SortedTable(const float* table) {
+    for (int c = 0; c < 16; ++c) codes[c] = static_cast<uint8_t>(c);
+    std::stable_sort(codes, codes + 16, [&](uint8_t a, uint8_t b) { return table[a] < table[b]; });
+    for (int i = 0; i < 15; ++i) middles[i] = (table[codes[i]] + table[codes[i + 1]]) / 2;
   }
-  return static_cast<uint8_t>(best);
+  /// The code of the value nearest to x, the lower of two as near.
+  uint8_t Nearest(float x) const {
+    int rank = 0;
+    for (float middle : middles) rank += static_cast<int>(x > middle);
+    return codes[rank];
+  }
+  uint8_t codes[16];
+  float middles[15];
+};
+
+const SortedTable& Sorted(DType type) {
+  static const SortedTable nf4(kNf4Values);
+  static const SortedTable fp4(kFp4Values);
+  return type == DType::kNF4 ? nf4 : fp4;
 }
 
 uint8_t NearestFp8(DType type, float x) { return type == DType::kScaledE4M3 ? ToE4M3(x) : ToE5M2(x); }
 
-/// The header and codes of one block. `row_scale`: of int8.
-CodedBlock QuantizeBlock(DType type, const float* x, int64_t n, float row_scale, uint8_t* codes) {
-  if (const float* table = TableOf(type)) {
+/// The header and codes of one block. `shared`: the scale of a row (int8) or group (fp8).
+CodedBlock QuantizeBlock(DType type, const float* x, int64_t n, float shared, uint8_t* codes) {
+  if (TableOf(type) != nullptr) {
+    const SortedTable& table = Sorted(type);
     const float largest = LargestMagnitude(x, n);
-    const float inverse = largest > 0.0f ? 1.0f / largest : 0.0f;
-    for (int64_t i = 0; i < n; ++i) codes[i] = NearestCode(table, std::isfinite(inverse) ? x[i] * inverse : 0.0f);
+    const float scale = largest > 0.0f ? largest : 1.0f;
+    for (int64_t i = 0; i < n; ++i) codes[i] = table.Nearest(x[i] / scale);
     return {.scale = largest};
   }
   if (type == DType::kInt8) {
     for (int64_t i = 0; i < n; ++i) {
-      const float q = row_scale > 0.0f ? std::nearbyint(x[i] / row_scale) : 0.0f;
+      const float q = shared > 0.0f ? std::nearbyint(x[i] / shared) : 0.0f;
       codes[i] = static_cast<uint8_t>(static_cast<int8_t>(std::clamp(q, -127.0f, 127.0f)));
     }
-    return {.scale = row_scale};
+    return {.scale = shared};
   }
   if (const int bits = GroupBits(type)) {
     const auto [low, high] = std::minmax_element(x, x + n);
@@ -95,10 +110,17 @@ CodedBlock QuantizeBlock(DType type, const float* x, int64_t n, float row_scale,
     }
     return {.scale = scale, .minimum = minimum};
   }
-  const float most = type == DType::kScaledE4M3 ? 448.0f : 57344.0f;
-  const float scale = LargestMagnitude(x, n) / most;
-  for (int64_t i = 0; i < n; ++i) codes[i] = scale > 0.0f ? NearestFp8(type, x[i] / scale) : uint8_t{0};
-  return {.scale = scale};
+  for (int64_t i = 0; i < n; ++i) codes[i] = shared > 0.0f ? NearestFp8(type, x[i] / shared) : uint8_t{0};
+  return {.scale = shared};
+}
+
+/// The scale that the block at k of a row shares with others.
+float SharedScale(DType type, const float* x, int64_t cols, int64_t k) {
+  if (type == DType::kInt8) return LargestMagnitude(x, cols) / 127.0f;
+  if (type != DType::kScaledE4M3 && type != DType::kScaledE5M2) return 0.0f;
+  const int64_t begin = k / kFp8Group * kFp8Group;
+  return LargestMagnitude(x + begin, std::min(kFp8Group, cols - begin)) /
+         (type == DType::kScaledE4M3 ? 448.0f : 57344.0f);
 }
 
 }  // namespace
@@ -135,10 +157,11 @@ void QuantizeCodedRow(DType type, const float* x, int64_t cols, std::byte* out) 
   KVASIR_CHECK(IsCodedType(type));
   const int64_t n = DTypeBlockSize(type);
   KVASIR_CHECK(cols % n == 0);
-  const float row_scale = type == DType::kInt8 ? LargestMagnitude(x, cols) / 127.0f : 0.0f;
+  float shared = 0.0f;
   for (int64_t k = 0; k < cols; k += n, out += DTypeBlockBytes(type)) {
+    if (k == 0 || type != DType::kInt8) shared = SharedScale(type, x, cols, k);
     const CodedBlock block =
-        QuantizeBlock(type, x + k, n, row_scale, reinterpret_cast<uint8_t*>(out) + sizeof(CodedBlock));
+        QuantizeBlock(type, x + k, n, shared, reinterpret_cast<uint8_t*>(out) + sizeof(CodedBlock));
     std::memcpy(out, &block, sizeof(block));
   }
 }

@@ -6,13 +6,14 @@ namespace kvasir::avx2 {
 namespace {
 
 // 12 of the 16 registers are sums; fp16 keeps more of a widened line at once, so it has 10.
-constexpr FormatKernels kF32 = simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 6, 3>();
-constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 5, 2>(&kF32);
-constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, simd::BF16Format<Vec>, 6, 3>(&kF32);
+constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 5, 2>(&kF32Kernels);
+constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, simd::BF16Format<Vec>, 6, 3>(&kF32Kernels);
 
 }  // namespace
 
+constinit const FormatKernels kF32Kernels = simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 6, 3>();
+
 constinit const MatMulKernels kMatMulKernels =
-    simd::MakeMatMulKernels(&kF32, &kF16, &kBF16, kQuantKernels, &simd::Finish<Vec>);
+    simd::MakeMatMulKernels(&kF32Kernels, &kF16, &kBF16, kQuantKernels, &simd::Finish<Vec>);
 
 }  // namespace kvasir::avx2

@@ -22,13 +22,14 @@ struct BF16Dot {
 };
 
 // 24 of the 32 registers are sums; fp16 needs two more per panel for the widened weights.
-constexpr FormatKernels kF32 = simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 12, 12>();
-constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 12, 12>(&kF32);
+constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 12, 12>(&kF32Kernels);
 constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, BF16Dot, 12, 12>();
 
 }  // namespace
 
+constinit const FormatKernels kF32Kernels = simd::MakeFormatKernels<Vec, simd::F32Format<Vec>, 12, 12>();
+
 constinit const MatMulKernels kMatMulKernels =
-    simd::MakeMatMulKernels(&kF32, &kF16, &kBF16, kQuantKernels, &simd::Finish<Vec>);
+    simd::MakeMatMulKernels(&kF32Kernels, &kF16, &kBF16, kQuantKernels, &simd::Finish<Vec>);
 
 }  // namespace kvasir::avx512

@@ -7,6 +7,7 @@ namespace {
 
 /// Vec with the integer operations that block formats need.
 struct IntVec : Vec {
+  static constexpr const FormatKernels& kFloatKernels = kF32Kernels;
   static constexpr bool kSignedBytes = true;
   static U And(U a, U b) { return _mm256_and_si256(a, b); }
   static U Or(U a, U b) { return _mm256_or_si256(a, b); }
@@ -19,6 +20,7 @@ struct IntVec : Vec {
   static U ShiftRight(U a) {
     return _mm256_srli_epi32(a, kBits);
   }
+  static U ShiftRightBy(U a, int bits) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
   static U SetBytes(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
   static U SetDwords(int x) { return _mm256_set1_epi32(x); }
   static U Broadcast(const std::byte* p) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
@@ -28,6 +30,10 @@ struct IntVec : Vec {
   static U LookUp(U table, U index) { return _mm256_shuffle_epi8(table, index); }
   static U WidenU8(const std::byte* p) { return _mm256_cvtepu8_epi32(_mm_loadu_si64(p)); }
   static F ToF(U a) { return _mm256_cvtepi32_ps(a); }
+  /// How many lanes of a are greater than those of b.
+  static int CountGreater(F a, F b) {
+    return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ))));
+  }
   /// To nearest even; |v| <= 127.
   static void NarrowI8(F v, int8_t* p) {
     const U dwords = _mm256_cvtps_epi32(v);

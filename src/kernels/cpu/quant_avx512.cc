@@ -7,6 +7,7 @@ namespace {
 
 /// Vec with the integer operations that block formats need.
 struct IntVec : Vec {
+  static constexpr const FormatKernels& kFloatKernels = kF32Kernels;
   static constexpr bool kSignedBytes = false;  // vpdpbusd takes unsigned times signed
   static U And(U a, U b) { return _mm512_and_si512(a, b); }
   static U Or(U a, U b) { return _mm512_or_si512(a, b); }
@@ -19,6 +20,7 @@ struct IntVec : Vec {
   static U ShiftRight(U a) {
     return _mm512_srli_epi32(a, kBits);
   }
+  static U ShiftRightBy(U a, int bits) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
   static U SetBytes(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
   static U SetDwords(int x) { return _mm512_set1_epi32(x); }
   static U Broadcast(const std::byte* p) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
@@ -30,6 +32,8 @@ struct IntVec : Vec {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   static F ToF(U a) { return _mm512_cvtepi32_ps(a); }
+  /// How many lanes of a are greater than those of b.
+  static int CountGreater(F a, F b) { return __builtin_popcount(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ)); }
   /// To nearest even; |v| <= 127.
   static void NarrowI8(F v, int8_t* p) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));

@@ -1,13 +1,15 @@
 // Products of block formats over a vector type: eight-bit integers, summed by blocks. Included by the files that
 // instantiate them for an instruction set; see kernel_set.h for the contract and quant_layout.h for the records.
 //
-// Activations are rounded to eight bits with one scale for each chunk of inputs. Every output is
-//   Σ_chunks x_scale · (Σ_blocks scale · (Σ u·q - zero·Σ q) + minimum · Σ q)
+// Activations are rounded to eight bits with one scale for each chunk of inputs (quant_x.h). Every output is
+//   Σ_chunks (x_scale · (Σ_blocks scale · (Σ u·q - zero·Σ q) + minimum · Σ q) + Σ_outliers x · w)
 // in that order: the inner sums are exact integers, the middle ones one chain of FMAs, the outer ones another.
 #pragma once
 
 #include <utility>
 
+#include "kernels/cpu/float8_impl.h"
+#include "kernels/cpu/quant_x.h"
 #include "kernels/cpu/vec_math.h"
 #include "kernels/kernel_set.h"
 
@@ -15,17 +17,6 @@ namespace kvasir::simd {
 
 inline constexpr int kUnitK = 32;     // inputs whose codes are in registers at once
 inline constexpr int kUnitLines = 8;  // of 16 rows × 4 inputs
-
-/// Activations of kActivationChunk inputs and a strip of T tokens, zeros beyond the last: [64][T] dwords of four int8;
-/// [blocks][T] int32 that sums begin with; with minima [blocks][T] fp32 sums of the int8; [T] fp32 scales.
-template <int kBlockK, bool kMinima>
-struct QuantX {
-  static constexpr int kBlocks = kActivationChunk / kBlockK;
-  static constexpr int kBytes = kActivationChunk + 4 * kBlocks * (kMinima ? 2 : 1) + 4;  // per token
-  static constexpr int kSeedsAt = kActivationChunk;
-  static constexpr int kSumsAt = kSeedsAt + 4 * kBlocks;
-  static constexpr int kScalesAt = kBytes - 4;
-};
 
 /// A block of a wide record: its lines as bytes, its scales and minima as fp32.
 template <int kBlockK, bool kMinima>
@@ -40,11 +31,13 @@ struct Quant {
   static constexpr int kParts = 16 / V::kLanes;
   static constexpr int kVectorBytes = V::kLanes * 4;
   static constexpr int kBlockLines = L.lines_per_block();
-  static constexpr int kBlocksPerUnit = kUnitK / L.block_k;
   static constexpr int kUnits = L.record_k / kUnitK;
+  // Blocks are parts of units, or made of several.
+  static constexpr int kBlocksPerUnit = L.block_k < kUnitK ? kUnitK / L.block_k : 1;
+  static constexpr int kUnitsPerBlock = L.block_k < kUnitK ? 1 : L.block_k / kUnitK;
   static constexpr int kRecordsPerChunk = kActivationChunk / L.record_k;
-  // Codes that need eight bits are signed where the instruction set multiplies signed bytes.
-  static constexpr int kZero = L.wide() && V::kSignedBytes ? 0 : L.zero;
+  // Codes that need eight bits are taken less 128 where the instruction set multiplies signed bytes.
+  static constexpr int kZero = L.wide() && V::kSignedBytes ? L.zero - 128 : L.zero;
 
   /// The codes (or what they stand for) of one unit: eight lines, V::kLanes rows of each.
   [[gnu::always_inline]] static inline void Unpack(const std::byte* record, int unit, int part, U (&w)[kUnitLines]) {
@@ -92,7 +85,7 @@ struct Quant {
       }(std::make_integer_sequence<int, 8>());
     }
     if constexpr (L.table != CodeTable::kNone) {
-      const U table = V::LoadTable(L.table == CodeTable::kIq4 ? kIq4Codes : kMxfp4Codes);
+      const U table = V::LoadTable(TableCodes(L.table));
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) w[i] = V::LookUp(table, w[i]);
     }
@@ -116,7 +109,10 @@ struct Quant {
   [[gnu::always_inline]] static inline F Scale(const std::byte* record, const Header& header, int block, int part) {
     const std::byte* const at = record + L.scales_at() + block * L.scale_bytes();
     if constexpr (L.scale == ScaleKind::kF16) {
-      return V::WidenF16(at + part * V::kLanes * 2);
+      const F scale = V::WidenF16(at + part * V::kLanes * 2);
+      return L.unit == 1.0f ? scale : V::Mul(scale, V::Set1(L.unit));
+    } else if constexpr (L.scale == ScaleKind::kF32) {
+      return V::Load(reinterpret_cast<const float*>(at) + part * V::kLanes);
     } else if constexpr (L.scale == ScaleKind::kE8M0) {
       const U e = V::template ShiftLeft<23>(V::WidenU8(at + part * V::kLanes));
       return V::Mul(V::AsF(V::MaxU(e, V::SetDwords(0x00400000))), V::Set1(0.5f));  // 2^-128 is subnormal
@@ -157,12 +153,17 @@ void WidenRecords(const std::byte* w, int64_t lines, int64_t ahead, std::byte* o
       for (int unit = 0; unit < Q::kUnits; ++unit) {
         typename V::U lines_of_unit[kUnitLines];
         Q::Unpack(w, unit, part, lines_of_unit);
+        constexpr int kBlockUnitLines = kUnitLines / Q::kBlocksPerUnit;
 #pragma GCC unroll 2
         for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
-          const int block = unit * Q::kBlocksPerUnit + b;
+          const int block = unit * Q::kBlocksPerUnit / Q::kUnitsPerBlock + b;
+          const int in_block = unit % Q::kUnitsPerBlock;
           std::byte* const to = out + block * kBlockBytes + part * Q::kVectorBytes;
 #pragma GCC unroll 8
-          for (int i = 0; i < Q::kBlockLines; ++i) V::StoreU(to + i * 64, lines_of_unit[b * Q::kBlockLines + i]);
+          for (int i = 0; i < kBlockUnitLines; ++i) {
+            V::StoreU(to + (in_block * kUnitLines + i) * 64, lines_of_unit[b * kBlockUnitLines + i]);
+          }
+          if (in_block > 0) continue;
           V::StoreU(to + Q::kBlockLines * 64, V::AsU(Q::Scale(w, header, block, part)));
           if constexpr (L.minima) V::StoreU(to + Q::kBlockLines * 64 + 64, V::AsU(Q::Minimum(w, header, block, part)));
         }
@@ -223,6 +224,60 @@ struct ChunkSums {
   static float* At(float* acc, int t, int p, int part) { return acc + (p * kTokens + t) * 16 + part * V::kLanes; }
 };
 
+/// acc[row] += x · w[row] for one input, whose codes stand in lanes of `codes`, byte `k % 4` of each dword.
+template <class V>
+inline void AddColumn(typename V::U codes, int64_t k, float zero, typename V::F scale, const typename V::F* minimum,
+                      float x, float* acc) {
+  const typename V::U code = V::And(V::ShiftRightBy(codes, static_cast<int>(k % 4) * 8), V::SetDwords(255));
+  typename V::F w = V::Mul(scale, V::Sub(V::ToF(code), V::Set1(zero)));
+  if (minimum != nullptr) w = V::Add(w, *minimum);
+  V::Store(acc, V::Fma(V::Set1(x), w, V::Load(acc)));
+}
+
+/// Adds the outliers of one chunk (QuantX) to the sums of the strip; add(k, x, p, t) does so for one panel and token.
+template <int kTokens, int kPanels, class Add>
+[[gnu::always_inline]] inline void AddOutliers(const std::byte* outliers, const Add& add) {
+  int any = 0;
+#pragma GCC unroll 12
+  for (int t = 0; t < kTokens; ++t) any |= reinterpret_cast<const Outliers*>(outliers)[t].count;
+  if (any == 0) [[likely]]
+    return;
+  for (int t = 0; t < kTokens; ++t) {
+    const Outliers& own = reinterpret_cast<const Outliers*>(outliers)[t];
+    for (int i = 0; i < own.count; ++i) {
+      for (int p = 0; p < kPanels; ++p) add(own.k[i], own.x[i], p, t);
+    }
+  }
+}
+
+/// AddColumn for input k of a record.
+template <class V, QuantLayout L>
+[[gnu::noinline]] void AddRecordColumn(const std::byte* record, int64_t k, float x, float* acc) {
+  using Q = Quant<V, L>;
+  for (int part = 0; part < Q::kParts; ++part) {
+    typename V::U codes[kUnitLines];
+    Q::Unpack(record, static_cast<int>(k / kUnitK), part, codes);
+    const typename Q::Header header = Q::LoadHeader(record, part);
+    const int block = static_cast<int>(k / L.block_k);
+    typename V::F minimum = V::Zero();
+    if constexpr (L.minima) minimum = Q::Minimum(record, header, block, part);
+    AddColumn<V>(codes[k % kUnitK / 4], k, static_cast<float>(L.zero), Q::Scale(record, header, block, part),
+                 L.minima ? &minimum : nullptr, x, acc + part * V::kLanes);
+  }
+}
+
+/// AddColumn for input k of a wide block.
+template <class V, int kBlockK, bool kMinima>
+[[gnu::noinline]] void AddWideColumn(const std::byte* block, int64_t k, float zero, float x, float* acc) {
+  for (int part = 0; part < 16 / V::kLanes; ++part) {
+    const auto* const scales = reinterpret_cast<const float*>(block + kBlockK * 16) + part * V::kLanes;
+    typename V::F minimum = V::Zero();
+    if constexpr (kMinima) minimum = V::Load(scales + 16);
+    AddColumn<V>(V::LoadU(block + k / 4 * 64 + part * V::kLanes * 4), k, zero, V::Load(scales),
+                 kMinima ? &minimum : nullptr, x, acc + part * V::kLanes);
+  }
+}
+
 /// Few tokens: a unit's codes are taken apart in registers and used for every token.
 template <class V, QuantLayout L, int kPanels, int kTokens>
 void QuantTile(const MatMulTile& tile) noexcept {
@@ -238,6 +293,7 @@ void QuantTile(const MatMulTile& tile) noexcept {
   if (!tile.resume) sums.Store(tile.acc);
   for (int64_t line = 0; line < tile.lines; x += X::kBytes * kTokens) {
     sums.Clear();
+    const std::byte* const chunk = w;
     const int64_t end = line + Q::kRecordsPerChunk < tile.lines ? line + Q::kRecordsPerChunk : tile.lines;
     int first_block = 0;  // of the record in its chunk
     for (; line < end; ++line, w += L.record_bytes(), first_block += L.blocks()) {
@@ -247,36 +303,50 @@ void QuantTile(const MatMulTile& tile) noexcept {
 #pragma GCC unroll 4
         for (int part = 0; part < Q::kParts; ++part) headers[p][part] = Q::LoadHeader(w + p * panel_bytes, part);
       }
-      for (int unit = 0; unit < Q::kUnits; ++unit) {
+      for (int span = 0; span < Q::kUnits / Q::kUnitsPerBlock; ++span) {
 #pragma GCC unroll 2
         for (int p = 0; p < kPanels; ++p) {
           const std::byte* const record = w + p * panel_bytes;
-          // The record's lines spread over its units: many at once would wait for each other.
-#pragma GCC unroll 16
-          for (int i = 0; i < kUnitBytes; i += 64) V::PrefetchL2(record + tile.ahead + unit * kUnitBytes + i);
 #pragma GCC unroll 4
           for (int part = 0; part < Q::kParts; ++part) {
-            U codes[kUnitLines];
-            Q::Unpack(record, unit, part, codes);
+            U acc[Q::kBlocksPerUnit][kTokens];
+            const int block = span * Q::kBlocksPerUnit;
+            const std::byte* const q = x + (first_block + block) * Q::kBlockLines * kTokens * 4;
+            const std::byte* const seeds = x + (X::kSeedsAt + (first_block + block) * 4) * kTokens;
+            for (int u = 0; u < Q::kUnitsPerBlock; ++u) {
+              const int unit = span * Q::kUnitsPerBlock + u;
+              // The record's lines spread over its units: many at once would wait for each other.
+              if (part == 0) {
+#pragma GCC unroll 16
+                for (int i = 0; i < kUnitBytes; i += 64) V::PrefetchL2(record + tile.ahead + unit * kUnitBytes + i);
+              }
+              U codes[kUnitLines];
+              Q::Unpack(record, unit, part, codes);
+              constexpr int kLines = kUnitLines / Q::kBlocksPerUnit;
+#pragma GCC unroll 2
+              for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
+#pragma GCC unroll 12
+                for (int t = 0; t < kTokens; ++t) {
+                  U sum = u == 0 ? V::Broadcast(seeds + (b * kTokens + t) * 4) : acc[b][t];
+#pragma GCC unroll 8
+                  for (int i = 0; i < kLines; ++i) {
+                    sum = V::template Dot<L.wide()>(sum, codes[b * kLines + i],
+                                                    V::Broadcast(q + (((b + u) * kLines + i) * kTokens + t) * 4));
+                  }
+                  acc[b][t] = sum;
+                }
+              }
+            }
 #pragma GCC unroll 2
             for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
-              const int block = unit * Q::kBlocksPerUnit + b;
-              const std::byte* const q = x + (first_block + block) * Q::kBlockLines * kTokens * 4;
-              const std::byte* const seeds = x + (X::kSeedsAt + (first_block + block) * 4) * kTokens;
-              const typename V::F scale = Q::Scale(record, headers[p][part], block, part);
+              const typename V::F scale = Q::Scale(record, headers[p][part], block + b, part);
 #pragma GCC unroll 12
               for (int t = 0; t < kTokens; ++t) {
-                U acc = V::Broadcast(seeds + t * 4);
-#pragma GCC unroll 8
-                for (int i = 0; i < Q::kBlockLines; ++i) {
-                  acc = V::template Dot<L.wide()>(acc, codes[b * Q::kBlockLines + i],
-                                                  V::Broadcast(q + (i * kTokens + t) * 4));
-                }
-                sums.value[t][p][part] = V::Fma(V::ToF(acc), scale, sums.value[t][p][part]);
+                sums.value[t][p][part] = V::Fma(V::ToF(acc[b][t]), scale, sums.value[t][p][part]);
               }
               if constexpr (L.minima) {
-                sums.AddMinima(p, part, Q::Minimum(record, headers[p][part], block, part),
-                               x + (X::kSumsAt + (first_block + block) * 4) * kTokens);
+                sums.AddMinima(p, part, Q::Minimum(record, headers[p][part], block + b, part),
+                               x + (X::kSumsAt + (first_block + block + b) * 4) * kTokens);
               }
             }
           }
@@ -284,6 +354,10 @@ void QuantTile(const MatMulTile& tile) noexcept {
       }
     }
     sums.AddTo(tile.acc, x + X::kScalesAt * kTokens);
+    AddOutliers<kTokens, kPanels>(x + X::kOutliersAt * kTokens, [&](int64_t k, float value, int p, int t) {
+      AddRecordColumn<V, L>(chunk + p * panel_bytes + k / L.record_k * L.record_bytes(), k % L.record_k, value,
+                            tile.acc + (p * kTokens + t) * 16);
+    });
   }
 }
 
@@ -302,6 +376,7 @@ void WideTile(const MatMulTile& tile) noexcept {
   if (!tile.resume) sums.Store(tile.acc);
   for (int64_t line = 0; line < tile.lines; x += X::kBytes * kTokens) {
     sums.Clear();
+    const std::byte* const chunk = w;
     const int blocks = tile.lines - line < X::kBlocks ? static_cast<int>(tile.lines - line) : X::kBlocks;
     line += blocks;
     for (int block = 0; block < blocks; ++block, w += kWideBlockBytes<kBlockK, kMinima>) {
@@ -344,56 +419,12 @@ void WideTile(const MatMulTile& tile) noexcept {
       }
     }
     sums.AddTo(tile.acc, x + X::kScalesAt * kTokens);
-  }
-}
-
-/// One token's chunk of n <= kActivationChunk inputs as int8, zeros behind them; returns the scale.
-template <class V>
-inline float QuantizeChunk(const float* x, int n, int8_t* q) {
-  using F = typename V::F;
-  F max = V::Zero();
-  F bad = V::Zero();  // stays zero unless x holds NaN or infinity, which then reach the scale and all outputs
-  const auto load = [&](int i) { return n - i >= V::kLanes ? V::Load(x + i) : V::LoadN(x + i, n - i, V::Zero()); };
-  for (int i = 0; i < n; i += V::kLanes) {
-    const F v = load(i);
-    max = V::Max(max, V::Abs(v));
-    bad = V::Fma(v, V::Zero(), bad);
-  }
-  float lanes[V::kLanes];
-  V::Store(lanes, max);
-  float largest = 0.0f;
-  for (int i = 0; i < V::kLanes; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
-  V::Store(lanes, bad);
-  float spoiled = 0.0f;
-  for (int i = 0; i < V::kLanes; ++i) spoiled += lanes[i];
-  constexpr float kTiny = 1e-30f;  // its inverse is finite
-  const F inverse = V::Set1(largest > kTiny ? 127.0f / largest : 0.0f);
-  for (int i = 0; i < kActivationChunk; i += V::kLanes) {
-    V::NarrowI8(i < n ? V::Mul(load(i), inverse) : V::Zero(), q + i);
-  }
-  return (largest > kTiny ? largest / 127.0f : 0.0f) + spoiled;
-}
-
-template <class V, QuantLayout L>
-void PackQuantX(const float* x, int64_t stride, int tokens, int64_t cols, std::byte* out) noexcept {
-  using X = typename Quant<V, L>::X;
-  alignas(64) int8_t q[kMaxStrip][kActivationChunk];
-  for (int64_t k = 0; k < cols; k += kActivationChunk, out += X::kBytes * tokens) {
-    const int n = cols - k < kActivationChunk ? static_cast<int>(cols - k) : kActivationChunk;
-    auto* const scales = reinterpret_cast<float*>(out + X::kScalesAt * tokens);
-    for (int t = 0; t < tokens; ++t) scales[t] = QuantizeChunk<V>(x + t * stride + k, n, q[t]);
-    auto* const values = reinterpret_cast<uint32_t*>(out);
-    auto* const seeds = reinterpret_cast<int32_t*>(out + X::kSeedsAt * tokens);
-    auto* const sums = reinterpret_cast<float*>(out + X::kSumsAt * tokens);
-    for (int t = 0; t < tokens; ++t) {
-      for (int d = 0; d < kActivationChunk / 4; ++d) __builtin_memcpy(&values[d * tokens + t], q[t] + d * 4, 4);
-      for (int b = 0; b < X::kBlocks; ++b) {
-        int32_t sum = 0;
-        for (int i = 0; i < L.block_k; ++i) sum += q[t][b * L.block_k + i];
-        seeds[b * tokens + t] = -Quant<V, L>::kZero * sum;
-        if constexpr (L.minima) sums[b * tokens + t] = static_cast<float>(sum);
-      }
-    }
+    const std::byte* const outliers = x + X::kOutliersAt * kTokens;
+    AddOutliers<kTokens, kPanels>(outliers, [&](int64_t k, float value, int p, int t) {
+      AddWideColumn<V, kBlockK, kMinima>(chunk + p * panel_bytes + k / kBlockK * kWideBlockBytes<kBlockK, kMinima>,
+                                         k % kBlockK, reinterpret_cast<const Outliers*>(outliers)->zero, value,
+                                         tile.acc + (p * kTokens + t) * 16);
+    });
   }
 }
 
@@ -425,13 +456,13 @@ struct QuantTiles {
 };
 
 template <class V, QuantLayout L, QuantTiles kTiles>
-constexpr FormatKernels MakeQuantKernels() {
+constexpr FormatKernels MakeIntKernels() {
   using Q = Quant<V, L>;
   FormatKernels kernels;
   kernels.strip = kTiles.direct;
   kernels.lines_per_chunk = Q::kRecordsPerChunk;
   kernels.x_chunk_bytes = Q::X::kBytes;
-  kernels.pack_x = &PackQuantX<V, L>;
+  kernels.pack_x = &PackQuantX<V, L, Q::kZero>;
   [&]<int... kT>(std::integer_sequence<int, kT...>) {
     ((kernels.tile[0][kT] = &QuantTile<V, L, 1, kT + 1>), ...);
   }(std::make_integer_sequence<int, kTiles.direct>());
@@ -448,14 +479,29 @@ constexpr FormatKernels MakeQuantKernels() {
   return kernels;
 }
 
+template <class V, QuantLayout L, QuantTiles kTiles>
+constexpr FormatKernels MakeQuantKernels() {
+  if constexpr (L.float8()) {
+    return MakeFloat8Kernels<V, L, kTiles.direct>();
+  } else {
+    return MakeIntKernels<V, L, kTiles>();
+  }
+}
+
 /// In the order of WeightFormat from kQ8_0 on.
-#define KVASIR_QUANT_KERNELS(V, kTiles)                                                                  \
-  {simd::MakeQuantKernels<V, kQ8_0Layout, kTiles>(),  simd::MakeQuantKernels<V, kQ4_0Layout, kTiles>(),  \
-   simd::MakeQuantKernels<V, kQ4_1Layout, kTiles>(),  simd::MakeQuantKernels<V, kQ5_0Layout, kTiles>(),  \
-   simd::MakeQuantKernels<V, kQ5_1Layout, kTiles>(),  simd::MakeQuantKernels<V, kQ2_KLayout, kTiles>(),  \
-   simd::MakeQuantKernels<V, kQ3_KLayout, kTiles>(),  simd::MakeQuantKernels<V, kQ4_KLayout, kTiles>(),  \
-   simd::MakeQuantKernels<V, kQ5_KLayout, kTiles>(),  simd::MakeQuantKernels<V, kQ6_KLayout, kTiles>(),  \
-   simd::MakeQuantKernels<V, kIq4NlLayout, kTiles>(), simd::MakeQuantKernels<V, kIq4XsLayout, kTiles>(), \
-   simd::MakeQuantKernels<V, kMxfp4Layout, kTiles>()}
+#define KVASIR_QUANT_KERNELS(V, kTiles)                                                                        \
+  {simd::MakeQuantKernels<V, kQ8_0Layout, kTiles>(),     simd::MakeQuantKernels<V, kQ4_0Layout, kTiles>(),     \
+   simd::MakeQuantKernels<V, kQ4_1Layout, kTiles>(),     simd::MakeQuantKernels<V, kQ5_0Layout, kTiles>(),     \
+   simd::MakeQuantKernels<V, kQ5_1Layout, kTiles>(),     simd::MakeQuantKernels<V, kQ2_KLayout, kTiles>(),     \
+   simd::MakeQuantKernels<V, kQ3_KLayout, kTiles>(),     simd::MakeQuantKernels<V, kQ4_KLayout, kTiles>(),     \
+   simd::MakeQuantKernels<V, kQ5_KLayout, kTiles>(),     simd::MakeQuantKernels<V, kQ6_KLayout, kTiles>(),     \
+   simd::MakeQuantKernels<V, kIq4NlLayout, kTiles>(),    simd::MakeQuantKernels<V, kIq4XsLayout, kTiles>(),    \
+   simd::MakeQuantKernels<V, kMxfp4Layout, kTiles>(),    simd::MakeQuantKernels<V, kNf4Layout, kTiles>(),      \
+   simd::MakeQuantKernels<V, kFp4Layout, kTiles>(),      simd::MakeQuantKernels<V, kInt8Layout, kTiles>(),     \
+   simd::MakeQuantKernels<V, kInt8G128Layout, kTiles>(), simd::MakeQuantKernels<V, kInt4G128Layout, kTiles>(), \
+   simd::MakeQuantKernels<V, kInt3G128Layout, kTiles>(), simd::MakeQuantKernels<V, kInt2G128Layout, kTiles>(), \
+   simd::MakeQuantKernels<V, kInt8G32Layout, kTiles>(),  simd::MakeQuantKernels<V, kInt4G32Layout, kTiles>(),  \
+   simd::MakeQuantKernels<V, kInt3G32Layout, kTiles>(),  simd::MakeQuantKernels<V, kInt2G32Layout, kTiles>(),  \
+   simd::MakeQuantKernels<V, kE4M3Layout, kTiles>(),     simd::MakeQuantKernels<V, kE5M2Layout, kTiles>()}
 
 }  // namespace kvasir::simd

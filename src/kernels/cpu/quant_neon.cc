@@ -7,6 +7,7 @@ namespace {
 
 /// Vec with the integer operations that block formats need.
 struct IntVec : Vec {
+  static constexpr const FormatKernels& kFloatKernels = kF32Kernels;
   static constexpr bool kSignedBytes = true;
   static U And(U a, U b) { return vandq_u32(a, b); }
   static U Or(U a, U b) { return vorrq_u32(a, b); }
@@ -20,6 +21,7 @@ struct IntVec : Vec {
     if constexpr (kBits == 0) return a;
     return vshrq_n_u32(a, kBits == 0 ? 1 : kBits);
   }
+  static U ShiftRightBy(U a, int bits) { return vshlq_u32(a, vdupq_n_s32(-bits)); }
   static U SetBytes(int x) { return vreinterpretq_u32_u8(vdupq_n_u8(static_cast<uint8_t>(x))); }
   static U SetDwords(int x) { return vdupq_n_u32(static_cast<uint32_t>(x)); }
   static U Broadcast(const std::byte* p) { return vdupq_n_u32(*reinterpret_cast<const uint32_t*>(p)); }
@@ -33,6 +35,8 @@ struct IntVec : Vec {
     return vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)))));
   }
   static F ToF(U a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
+  /// How many lanes of a are greater than those of b.
+  static int CountGreater(F a, F b) { return static_cast<int>(vaddvq_u32(vshrq_n_u32(vcgtq_f32(a, b), 31))); }
   /// To nearest even; |v| <= 127.
   static void NarrowI8(F v, int8_t* p) {
     const int16x4_t words = vmovn_s32(vcvtnq_s32_f32(v));

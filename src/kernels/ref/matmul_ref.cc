@@ -77,18 +77,18 @@ void Finish(const MatMulFinish& f) noexcept {
   }
 }
 
-constexpr FormatKernels kF32 = MakeFormatKernels<float>();
 constexpr FormatKernels kF16 = MakeFormatKernels<Float16>();
 constexpr FormatKernels kBF16 = MakeFormatKernels<BFloat16>();
 
 constexpr MatMulKernels MakeTable() {
-  MatMulKernels kernels{.formats = {&kF32, &kF16, &kBF16}, .finish = &Finish};
+  MatMulKernels kernels{.formats = {&kF32Kernels, &kF16, &kBF16}, .finish = &Finish};
   for (int i = 0; i < kQuantFormats; ++i) kernels.formats[kWeightFormats - kQuantFormats + i] = kQuantKernels + i;
   return kernels;
 }
 
 }  // namespace
 
+constinit const FormatKernels kF32Kernels = MakeFormatKernels<float>();
 constinit const MatMulKernels kMatMulKernels = MakeTable();
 
 }  // namespace kvasir::ref
