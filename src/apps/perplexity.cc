@@ -1,4 +1,5 @@
 // kvasir perplexity: how well a model predicts a text.
+#include <algorithm>
 #include <cmath>
 
 #include "apps/model_flags.h"
@@ -21,7 +22,10 @@ class PerplexityVerb final : public Verb {
            "Strided windows as in Hugging Face's guide: windows of -c tokens begin every --stride tokens, and a "
            "window\n"
            "scores the tokens that no earlier one scored. Every token but the first is scored exactly once.\n"
-           "--mode chunks is llama.cpp's: windows side by side, BOS first in each, scored in their second half.\n";
+           "--mode chunks is llama.cpp's: windows side by side, BOS first in each, scored in their second half.\n"
+           "--reference compares with another model, as a rounded one with what it was made from: the mean\n"
+           "Kullback-Leibler divergence of this model's distributions from the other's, and how often both find the\n"
+           "same token likeliest.\n";
   }
 
   void AddFlags(FlagTable& flags) override {
@@ -33,8 +37,12 @@ class PerplexityVerb final : public Verb {
     flags.Int("--stride", "N", &stride_, 1, int64_t{1} << 30, "Tokens from one window to the next.",
               "half the context");
     flags.Int("--max-tokens", "N", &max_tokens_, 2, int64_t{1} << 40, "Read no more tokens than this.", "all");
+    flags.Group("Comparison");
+    flags.Text("--reference", "PATH", &reference_path_, "Compare with this model, run as it is stored.");
     flags.Group("Output");
-    flags.Switch("--json", &json_, "Print {\"tokens\", \"nll\", \"ppl\"}: nll is the mean per token, in nats.");
+    flags.Switch("--json", &json_,
+                 "Print {\"tokens\", \"nll\", \"ppl\"}: nll is the mean per token, in nats; with --reference also "
+                 "{\"kl\", \"same_top\"}: nats, and a share of 1.");
     model_.AddAll(flags);
     model_.AddVerbose(flags);
   }
@@ -62,10 +70,60 @@ class PerplexityVerb final : public Verb {
       return InvalidArgument("the text has {} tokens; {} are needed at least", tokens.size(),
                              mode_ == WindowMode::kStrided ? least : context);
     }
+    RETURN_IF_ERROR(LoadReference(options, *engine));
     return Measure(*engine, tokens, windows);
   }
 
  private:
+  Status LoadReference(EngineOptions options, const Engine& engine) {
+    if (reference_path_.empty()) return OkStatus();
+    options.model = reference_path_;
+    options.context = engine.context();
+    options.dtype.reset();
+    options.weights.reset();
+    options.kv_type.reset();
+    ASSIGN_OR_RETURN(reference_, Engine::Load(options));
+    const int32_t own = engine.model().spec().vocab_size;
+    const int32_t other = reference_->model().spec().vocab_size;
+    if (own != other) {
+      return InvalidArgument("--reference {}: a vocabulary of {} tokens, the model's has {}", reference_path_, other,
+                             own);
+    }
+    return OkStatus();
+  }
+
+  /// The reference's logits for the same rows, kept until the model's own come.
+  Status RunReference(const std::vector<TokenId>& input, int64_t first_row) {
+    constexpr int64_t kMostBytes = int64_t{4} << 30;
+    reference_logits_.clear();
+    if (!reference_) return OkStatus();
+    const int64_t rows = static_cast<int64_t>(input.size()) - first_row;
+    const int64_t vocab = reference_->model().spec().vocab_size;
+    if (rows * vocab > kMostBytes / 4) {
+      return InvalidArgument("{} rows of {} logits are too many to compare at once; give a smaller -c", rows, vocab);
+    }
+    reference_logits_.reserve(static_cast<size_t>(rows * vocab));
+    return reference_->ForEachLogits(input, first_row, [&](int64_t, MatView<const float> logits) {
+      reference_logits_.insert(reference_logits_.end(), logits.data, logits.data + logits.rows * logits.cols);
+      return OkStatus();
+    });
+  }
+
+  /// Adds what one row differs by. `index`: of the row among those of the window.
+  void Compare(int64_t index, std::span<const float> row, const RowSummary& summary) {
+    const std::span<const float> reference(reference_logits_.data() + index * static_cast<int64_t>(row.size()),
+                                           row.size());
+    const RowSummary other = Summarize(reference);
+    double sum = 0.0;
+    for (size_t v = 0; v < row.size(); ++v) {
+      const double log_p = other.LogProb(reference[v]);
+      if (std::isfinite(log_p)) sum += std::exp(log_p) * (log_p - summary.LogProb(row[v]));
+    }
+    divergence_ += sum;
+    const auto top = [](std::span<const float> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
+    same_top_ += static_cast<int64_t>(top(row) == top(reference));
+  }
+
   Status Measure(Engine& engine, const std::vector<TokenId>& tokens, const std::vector<TokenWindow>& windows) {
     double nll = 0;
     double squares = 0;
@@ -88,12 +146,14 @@ class PerplexityVerb final : public Verb {
           const RowSummary summary = Summarize(row);
           if (summary.has_nan) return InvalidData("token {}: the logits hold NaN", window.begin + target);
           const double loss = -summary.LogProb(row[static_cast<size_t>(targets[static_cast<size_t>(target)])]);
+          if (reference_) Compare(first + r - first_row, row, summary);
           nll += loss;
           squares += loss * loss;
           ++count;
         }
         return OkStatus();
       };
+      RETURN_IF_ERROR(RunReference(input, first_row));
       RETURN_IF_ERROR(engine.ForEachLogits(input, first_row, score));
       progress.Update(static_cast<int64_t>(w + 1), static_cast<int64_t>(windows.size()),
                       fmt::format("ppl {:.4f}", std::exp(nll / static_cast<double>(std::max<int64_t>(count, 1)))));
@@ -105,11 +165,25 @@ class PerplexityVerb final : public Verb {
     const auto n = static_cast<double>(count);
     const double mean = nll / n;
     const double ppl = std::exp(mean);
-    if (json_) return WriteStdout(JsonLine({{"tokens", count}, {"nll", mean}, {"ppl", ppl}}));
+    const double kl = divergence_ / n;
+    const double same_top = static_cast<double>(same_top_) / n;
+    if (json_) {
+      boost::json::object out{{"tokens", count}, {"nll", mean}, {"ppl", ppl}};
+      if (reference_) {
+        out["kl"] = kl;
+        out["same_top"] = same_top;
+      }
+      return WriteStdout(JsonLine(out));
+    }
     // The error of the mean, as if tokens were independent.
     const double error = count > 1 ? std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1)) : 0.0;
-    return WriteStdout(
-        fmt::format("perplexity {:.4f} ± {:.4f} ({} tokens, {:.5f} nats per token)\n", ppl, ppl * error, count, mean));
+    std::string text =
+        fmt::format("perplexity {:.4f} ± {:.4f} ({} tokens, {:.5f} nats per token)\n", ppl, ppl * error, count, mean);
+    if (reference_) {
+      text += fmt::format("divergence from {}: {:.5f} nats per token; the same likeliest token for {:.2f} %\n",
+                          reference_path_, kl, 100.0 * same_top);
+    }
+    return WriteStdout(text);
   }
 
   PromptInput prompt_;
@@ -118,6 +192,11 @@ class PerplexityVerb final : public Verb {
   std::optional<int64_t> stride_;
   std::optional<int64_t> max_tokens_;
   bool json_ = false;
+  std::string reference_path_;
+  std::unique_ptr<Engine> reference_;
+  std::vector<float> reference_logits_;
+  double divergence_ = 0.0;  // in all
+  int64_t same_top_ = 0;     // rows
 };
 
 }  // namespace

@@ -147,6 +147,22 @@ class Perplexity(CliTest):
         self.assertEqual(measure("--mode", "chunks")["tokens"], tokens // 64 * 31)
         self.assertEqual(measure("--max-tokens", "50")["tokens"], 49)
 
+    def test_reference(self):
+        file = self.write("t.txt", "The king went into the wood and met a fox. " * 40)
+        measure = lambda *args: self.ok("perplexity", "-f", file, "--json", "--reference", DEMO, *args).json
+        same = measure()
+        self.assertEqual((same["kl"], same["same_top"]), (0, 1))
+        # More bits, less divergence; rounding changes little, and computing with integers hardly anything.
+        int8, nf4 = measure("--weights", "int8"), measure("--weights", "nf4")
+        self.assertLess(0, int8["kl"])
+        self.assertLess(int8["kl"], nf4["kl"] / 4)
+        self.assertLess(nf4["kl"], 0.2)
+        self.assertGreater(int8["same_top"], 0.9)
+        self.assertAlmostEqual(nf4["ppl"] / measure("--weights", "nf4", "--dtype", "f32")["ppl"], 1, delta=0.01)
+        text = self.ok("perplexity", "-f", file, "--reference", DEMO, "--weights", "fp4").text
+        self.assertRegex(text, r"(?m)^divergence from .*demo: 0\.\d{5} nats per token; .* for [\d.]+ %$")
+        self.fails("perplexity", "-f", file, "--reference", self.path("no"), says=self.path("no"))
+
     def test_wrong_input(self):
         self.fails("perplexity", "-f", self.write("e.txt", ""), says="tokens")
         self.fails("perplexity", "-p", TEXT, "-c", "32", "--stride", "33", says=["--stride 33", "32"])
