@@ -45,7 +45,7 @@ struct IntVec : Vec {
   }
 };
 
-constexpr simd::QuantTiles kTiles{.direct = 6, .paired = 2, .strip = 6, .panels = 2};
+constexpr simd::QuantTiles kTiles{.direct = 8, .paired = 2, .strip = 6, .panels = 2, .widen_from = 3};
 
 }  // namespace
 

@@ -327,13 +327,16 @@ void QuantTile(const MatMulTile& tile) noexcept {
               for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
 #pragma GCC unroll 12
                 for (int t = 0; t < kTokens; ++t) {
-                  U sum = u == 0 ? V::Broadcast(seeds + (b * kTokens + t) * 4) : acc[b][t];
+                  if (u == 0) acc[b][t] = V::Broadcast(seeds + (b * kTokens + t) * 4);
+                }
+                // Line by line: the sums of the tokens do not wait for each other.
 #pragma GCC unroll 8
-                  for (int i = 0; i < kLines; ++i) {
-                    sum = V::template Dot<L.wide()>(sum, codes[b * kLines + i],
-                                                    V::Broadcast(q + (((b + u) * kLines + i) * kTokens + t) * 4));
+                for (int i = 0; i < kLines; ++i) {
+#pragma GCC unroll 12
+                  for (int t = 0; t < kTokens; ++t) {
+                    acc[b][t] = V::template Dot<L.wide()>(acc[b][t], codes[b * kLines + i],
+                                                          V::Broadcast(q + (((b + u) * kLines + i) * kTokens + t) * 4));
                   }
-                  acc[b][t] = sum;
                 }
               }
             }
@@ -447,12 +450,13 @@ template <class V, int kBlockK, bool kMinima, bool kWideCodes, int kStrip, int k
 inline constexpr FormatKernels kWideKernels = MakeWideKernels<V, kBlockK, kMinima, kWideCodes, kStrip, kPanels>();
 
 /// How many tokens and panels the tiles take: kDirect tokens from a format's own records (kPaired where two panels go
-/// together), strips of kStrip tokens and kPanels panels from wide ones.
+/// together), strips of kStrip tokens and kPanels panels from wide ones, which are made for so many strips.
 struct QuantTiles {
   int direct;
   int paired;
   int strip;
   int panels;
+  int widen_from;
 };
 
 template <class V, QuantLayout L, QuantTiles kTiles>
@@ -473,7 +477,7 @@ constexpr FormatKernels MakeIntKernels() {
   kernels.wide = &kWideKernels<V, L.block_k, L.minima, L.wide(), kTiles.strip, kTiles.panels>;
   kernels.wide_lines = L.blocks();
   kernels.wide_line_bytes = kWideBlockBytes<L.block_k, L.minima>;
-  kernels.widen_from = 2;
+  kernels.widen_from = kTiles.widen_from;
   // Measured on Zen 4: several long records, or little, as the processor's own prefetching follows the short ones.
   kernels.ahead = L.record_bytes() > 1152 ? 7168 : 1024;
   return kernels;
