@@ -94,10 +94,6 @@ class InspectVerb final : public Verb {
     return result;
   }
 
-  static std::string_view KvTypeName(KvType type) {
-    return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "bf16";
-  }
-
   Status PrintJson(const ModelFiles& files, const std::vector<std::optional<TensorStats>>& stats) const {
     const Plan plan = MakePlan(files.spec);
     boost::json::array tensors;

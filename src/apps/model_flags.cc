@@ -36,8 +36,14 @@ void ModelFlags::AddDType(FlagTable& flags) {
 
 void ModelFlags::AddKvType(FlagTable& flags) {
   flags.Choice("--kv-type", &kv_type,
-               {{"auto", std::nullopt}, {"f32", KvType::kF32}, {"bf16", KvType::kBF16}, {"f16", KvType::kF16}},
-               "Type of the KV cache.", "auto: f32 for f32 weights, else bf16");
+               {{"auto", std::nullopt},
+                {"f32", KvType::kF32},
+                {"bf16", KvType::kBF16},
+                {"f16", KvType::kF16},
+                {"i8", KvType::kI8},
+                {"i4", KvType::kI4}},
+               "Type of the KV cache; i8 has a scale per token and head, i4 scale and minimum per 32 channels.",
+               "auto: f32 for f32 weights, else bf16");
 }
 
 void ModelFlags::AddContext(FlagTable& flags) {

@@ -18,7 +18,7 @@ Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> seq
   for (const ForwardSequence& sequence : sequences) {
     if (!cache_.Reserve(sequence.seq, sequence.count)) {
       return ResourceExhausted(
-          "the KV cache is full at {} tokens; use a smaller context, fewer sequences or a 16-bit "
+          "the KV cache is full at {} tokens; use a smaller context, fewer sequences or a smaller "
           "--kv-type",
           cache_.Length(sequence.seq));
     }

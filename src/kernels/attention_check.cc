@@ -50,8 +50,7 @@ void CountAttention(const AttentionArgs& args, OpCounters* counters) {
     for (int64_t t = 0; t < tokens; ++t) pairs += std::max<int64_t>(args.first_slot + t + 1 - kv.first_valid, 0);
   }
   counters->attention_flops += pairs * args.n_heads * kv.head_dim * 4;
-  counters->kv_bytes +=
-      std::max<int64_t>(end_seen - first_seen, 0) * kv.kv_heads * kv.head_dim * 2 * KvTypeBytes(kv.type);
+  counters->kv_bytes += std::max<int64_t>(end_seen - first_seen, 0) * kv.kv_heads * KvTokenBytes(kv.type, kv.head_dim);
 }
 
 }  // namespace kvasir

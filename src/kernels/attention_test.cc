@@ -118,8 +118,9 @@ class AttentionTest : public ::testing::TestWithParam<const KernelSet*> {
 
   void ExpectDefinition(Sequence& sequence, const AttentionArgs& args, const std::string& what) {
     const std::vector<double> expected = DefineAttention(args);
-    // bf16 rounds the weights of a convex combination of values around 1; the rest is fp32.
-    const double tolerance = args.kv.type == KvType::kBF16 ? 6e-3 : 1e-5;
+    // bf16 rounds the weights of a convex combination of values around 1, codes round queries and weights to 16-bit
+    // integers; the rest is fp32.
+    const double tolerance = args.kv.type == KvType::kBF16 ? 6e-3 : HasCodes(args.kv.type) ? 1.5e-3 : 1e-5;
     double worst = 0;
     for (int64_t r = 0; r < args.out.rows; ++r) {
       for (int64_t c = 0; c < args.out.cols; ++c) {
@@ -145,7 +146,8 @@ class AttentionTest : public ::testing::TestWithParam<const KernelSet*> {
   Arena arena_;
 };
 
-constexpr KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kF16};
+constexpr KvType kFloatTypes[] = {KvType::kF32, KvType::kBF16, KvType::kF16};
+constexpr KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kF16, KvType::kI8, KvType::kI4};
 
 TEST_P(AttentionTest, EveryLengthAndTail) {
   for (KvType type : kTypes) {
@@ -380,7 +382,7 @@ TEST_P(AttentionTest, CountsPairsAndBytes) {
 }
 
 TEST_P(AttentionTest, WriteRoundsAndScatters) {
-  for (KvType type : kTypes) {
+  for (KvType type : kFloatTypes) {
     for (int32_t d : {1, 2, 7, 16, 64}) {
       Sequence sequence({.type = type, .length = 100, .kv_heads = 3, .head_dim = d}, *GetParam(), 12);
       TestCache cache(type, 3, d, 2, 100);

@@ -40,12 +40,11 @@ class TestCache {
  public:
   TestCache(KvType type, int32_t kv_heads, int32_t head_dim, int32_t block_tiles, int64_t slots)
       : memory_(), blocks_() {
-    const int64_t k_bytes = type == KvType::kF32 ? head_dim * 64 : (head_dim + 1) / 2 * 64;
     view_.type = type;
     view_.kv_heads = kv_heads;
     view_.head_dim = head_dim;
     view_.block_tiles = block_tiles;
-    view_.tile_stride = RoundUp(k_bytes, int64_t{64});
+    view_.tile_stride = KvTileBytes(type, head_dim);
     view_.v_offset = view_.tile_stride * block_tiles;
     view_.head_stride = 2 * view_.v_offset;
     const int64_t bytes = view_.head_stride * kv_heads;
@@ -67,7 +66,8 @@ class TestCache {
   KvView view_;
 };
 
-/// The definition in double precision. With bf16 caches, queries are rounded as kernels must.
+/// The definition in double precision. With bf16 caches, queries are rounded as kernels must; the integers of caches
+/// of codes are close enough to do without.
 inline std::vector<double> DefineAttention(const AttentionArgs& args) {
   const KvView& kv = args.kv;
   const int64_t d = kv.head_dim;

@@ -152,17 +152,48 @@ inline int64_t PackedWeight::lines() const {
   return (cols + align - 1) / align * (align / line_k());
 }
 
-/// Element types of a KV cache. kI8 and kI4 come with the quantised caches.
-enum class KvType : uint8_t { kF32, kBF16, kF16 };
-inline int64_t KvTypeBytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
+/// Element types of a KV cache. kI8 and kI4 are codes with scales (kv_codes.h says how values become codes).
+enum class KvType : uint8_t { kF32, kBF16, kF16, kI8, kI4 };
 
 inline constexpr int64_t kTileTokens = 16;
 
+/// Channels of a head that share a scale and a minimum in i4 caches.
+inline constexpr int64_t kKvGroup = 32;
+
+/// Bytes of a tile, keys or values, of heads of d values (padded to whole lines; tiles of values may end earlier).
+constexpr int64_t KvTileBytes(KvType type, int64_t d) {
+  switch (type) {
+    case KvType::kF32: return d * 64;
+    case KvType::kBF16:
+    case KvType::kF16: return (d + 1) / 2 * 64;
+    case KvType::kI8: return (d + 1) / 2 * 32 + 32;
+    case KvType::kI4: break;
+  }
+  return (d + 3) / 4 * 32 + (d + kKvGroup - 1) / kKvGroup * 64;
+}
+
+/// Bytes of one token's key and value in one KV head, scales included, padding not.
+constexpr int64_t KvTokenBytes(KvType type, int64_t d) {
+  switch (type) {
+    case KvType::kF32: return 2 * d * 4;
+    case KvType::kBF16:
+    case KvType::kF16: return 2 * d * 2;
+    case KvType::kI8: return 2 * (d + 2);
+    case KvType::kI4: break;
+  }
+  return 2 * ((d + 1) / 2 + (d + kKvGroup - 1) / kKvGroup * 4);
+}
+
 /// The keys and values of one sequence in one layer; knows nothing of policies.
 ///
-/// A tile is 16 slots of one KV head. 16-bit types: K as [ceil(d/2)][16 slots][2], V as [8 slot pairs][d][2];
-/// fp32: K as [d][16 slots], V as [16 slots][d]. For odd d the 16-bit K tile's last half pair is zero.
-/// A block holds `block_tiles` tiles for every KV head of the layer:
+/// A tile is 16 slots of one KV head. fp32: K as [d][16 slots], V as [16 slots][d]; 16-bit types: K as
+/// [ceil(d/2)][16 slots][2], V as [8 slot pairs][d][2]; i8: the same order in bytes, then the slots' scales, bf16 [16].
+/// i4: for each group of n <= 32 channels the codes, then {scale, minimum} of the slots, bf16 [16][2]. A byte holds two
+/// codes of one slot, so that no two slots share a byte: of K, channels c (low half) and c + 2, as
+/// [ceil(n/4)][16 slots][c = 0, 1]; of V, channels c and c + h with h = ceil(n/2), as [8 slot pairs][h][2]. Either way
+/// a load is widened to pairs of 16-bit integers side by side for 16 slots of K or 16 channels of V, scales are read
+/// where the codes end, and a load of 32 bytes never leaves a tile. Missing last channels of K are zero. A block holds
+/// `block_tiles` tiles for every KV head of the layer:
 ///   K tile of (head, tile in block) at head·head_stride + tile·tile_stride, its V tile at + v_offset.
 /// Slot s lives in block s / (16·block_tiles). New tiles are zeroed, since 0 × garbage NaN is NaN.
 struct KvView {

@@ -160,8 +160,19 @@ class StaticCache final : public BlockCache {
 
 int64_t KvBytesPerToken(std::span<const KvLayerShape> layers, KvType type) {
   int64_t bytes = 0;
-  for (const KvLayerShape& layer : layers) bytes += int64_t{2} * layer.kv_heads * layer.head_dim * KvTypeBytes(type);
+  for (const KvLayerShape& layer : layers) bytes += layer.kv_heads * KvTokenBytes(type, layer.head_dim);
   return bytes;
+}
+
+std::string_view KvTypeName(KvType type) {
+  switch (type) {
+    case KvType::kF32: return "f32";
+    case KvType::kBF16: return "bf16";
+    case KvType::kF16: return "f16";
+    case KvType::kI8: return "i8";
+    case KvType::kI4: return "i4";
+  }
+  return "?";
 }
 
 Result<std::unique_ptr<KvCache>> MakeKvCache(CacheKind kind, const KvCacheConfig& config) {

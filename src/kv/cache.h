@@ -75,8 +75,11 @@ class KvCache {
   virtual CacheKind kind() const = 0;
 };
 
-/// Bytes per token over all layers (K6), tiles not counted as rounded up.
+/// Bytes per token over all layers (K6), scales included, tiles not counted as rounded up.
 int64_t KvBytesPerToken(std::span<const KvLayerShape> layers, KvType type);
+
+/// As --kv-type has it, e.g. "bf16".
+std::string_view KvTypeName(KvType type);
 
 Result<std::unique_ptr<KvCache>> MakeKvCache(CacheKind kind, const KvCacheConfig& config);
 

@@ -19,7 +19,7 @@ namespace {
 
 constexpr KvLayerShape kShapes[] = {{2, 8}, {1, 5}, {2, 8}};
 
-/// What slot `tag` holds for a layer, head and dimension: small integers, exact in every type.
+/// What slot `tag` holds for a layer, head and dimension: small integers, exact in every type without codes.
 float Content(int tag, int layer, int64_t head, int64_t i, bool value) {
   return static_cast<float>(1 + (tag * 31 + layer * 7 + static_cast<int>(head) * 13 + static_cast<int>(i) * 3 + value) %
                                     251);
@@ -34,7 +34,46 @@ void StoreElement(KvType type, std::byte* p, float x) {
   }
 }
 
+/// One head's content as codes.
+struct Codes {
+  Codes(KvType type, const std::vector<float>& x) : codes(x.size()) {
+    QuantizeKv(type, x.data(), static_cast<int64_t>(x.size()), codes.data(), scales);
+  }
+  std::vector<uint8_t> codes;
+  KvScale scales[16];
+};
+
+std::vector<float> Contents(const KvView& view, int tag, int layer, int64_t head, bool value) {
+  std::vector<float> x;
+  for (int64_t i = 0; i < view.head_dim; ++i) x.push_back(Content(tag, layer, head, i, value));
+  return x;
+}
+
+void StoreValueScale(const KvView& view, int64_t head, int64_t slot, KvScale scale) {
+  for (int64_t g = 0; g < KvGroups(view.type, view.head_dim); ++g) {
+    StoreKvScale(view.type, view.v_tile(head, slot / 16) + ValueScaleOffset(view.type, view.head_dim, slot % 16, g),
+                 scale);
+  }
+}
+
+void WriteSlotCodes(const KvView& view, int layer, int64_t slot, int tag) {
+  const int64_t s = slot % 16;
+  for (int64_t h = 0; h < view.kv_heads; ++h) {
+    const Codes k(view.type, Contents(view, tag, layer, h, false));
+    const Codes v(view.type, Contents(view, tag, layer, h, true));
+    std::byte* k_tile = view.k_tile(h, slot / 16);
+    std::byte* v_tile = view.v_tile(h, slot / 16);
+    for (int64_t i = 0; i < view.head_dim; ++i) {
+      StoreCode(view.type, k_tile, KeyCodePlace(view.type, s, i), k.codes[static_cast<size_t>(i)]);
+      StoreCode(view.type, v_tile, ValueCodePlace(view.type, view.head_dim, s, i), v.codes[static_cast<size_t>(i)]);
+    }
+    StoreKvScale(view.type, k_tile + KeyScaleOffset(view.type, view.head_dim, s, 0), k.scales[0]);
+    StoreValueScale(view, h, slot, v.scales[0]);
+  }
+}
+
 void WriteSlot(const KvView& view, int layer, int64_t slot, int tag) {
+  if (HasCodes(view.type)) return WriteSlotCodes(view, layer, slot, tag);
   for (int64_t h = 0; h < view.kv_heads; ++h) {
     for (int64_t i = 0; i < view.head_dim; ++i) {
       StoreElement(view.type, view.k_tile(h, slot / 16) + ref::KeyOffset(view.type, slot % 16, i),
@@ -45,8 +84,27 @@ void WriteSlot(const KvView& view, int layer, int64_t slot, int tag) {
   }
 }
 
+/// Codes and scales of `value` or else key as Codes made them.
+bool HoldsCodes(const KvView& view, int64_t head, int64_t slot, const Codes& expected, bool value) {
+  for (int64_t i = 0; i < view.head_dim; ++i) {
+    const ref::CodeElement at = value ? ref::ValueCodeAt(view, head, slot, i) : ref::KeyCodeAt(view, head, slot, i);
+    const uint8_t code = expected.codes[static_cast<size_t>(i)];
+    if (at.code != (view.type == KvType::kI8 ? static_cast<int8_t>(code) : code)) return false;
+    if (at.scale != ToFloat(BFloat16{expected.scales[0].scale})) return false;
+    if (at.minimum != ToFloat(BFloat16{expected.scales[0].low})) return false;
+  }
+  return true;
+}
+
 bool HoldsTag(const KvView& view, int layer, int64_t slot, int tag) {
   for (int64_t h = 0; h < view.kv_heads; ++h) {
+    if (HasCodes(view.type)) {
+      for (const bool value : {false, true}) {
+        const Codes expected(view.type, Contents(view, tag, layer, h, value));
+        if (!HoldsCodes(view, h, slot, expected, value)) return false;
+      }
+      continue;
+    }
     for (int64_t i = 0; i < view.head_dim; ++i) {
       if (ref::KeyAt(view, h, slot, i) != Content(tag, layer, h, i, false)) return false;
       if (ref::ValueAt(view, h, slot, i) != Content(tag, layer, h, i, true)) return false;
@@ -218,11 +276,22 @@ TEST_P(KvCacheTest, CountsBytes) {
   auto made = MakeKvCache(kind(), {kShapes, type(), 300, 3});
   ASSERT_TRUE(made.ok());
   KvCache& cache = **made;
-  const int64_t element = KvTypeBytes(type());
-  // Odd head sizes pad the 16-bit K tile by half a line, and V with it.
-  const int64_t odd = type() == KvType::kF32 ? 5 : 6;
-  const int64_t block = 128 * 2 * element * (2 * 8 + 1 * odd + 2 * 8);
-  EXPECT_EQ(KvBytesPerToken(kShapes, type()), 2 * element * (16 + 5 + 16));
+  // Bytes of one head of 8 and of 5 values: a token's, and a tile's, which pads odd heads.
+  struct Sizes {
+    int64_t token8, token5, tile8, tile5;
+  };
+  const auto sizes = [](KvType type) -> Sizes {
+    switch (type) {
+      case KvType::kF32: return {64, 40, 512, 320};
+      case KvType::kBF16:
+      case KvType::kF16: return {32, 20, 256, 192};
+      case KvType::kI8: return {20, 14, 160, 128};
+      case KvType::kI4: break;
+    }
+    return {16, 14, 128, 128};
+  }(type());
+  const int64_t block = 8 * 2 * (2 * sizes.tile8 + sizes.tile5 + 2 * sizes.tile8);
+  EXPECT_EQ(KvBytesPerToken(kShapes, type()), 4 * sizes.token8 + sizes.token5);
   EXPECT_EQ(cache.BytesFor(129), kind() == CacheKind::kStatic ? 3 * block : 2 * block);
   EXPECT_EQ(cache.BytesInUse(), 0);
   const SeqId seq = *cache.Create();
@@ -270,7 +339,8 @@ TEST_P(KvCacheTest, OldNanDoesNotOutliveItsSequence) {
       const KvView view = cache.View(seq, layer);
       for (int64_t slot = begin; slot < end; ++slot) {
         for (int64_t h = 0; h < view.kv_heads; ++h) {
-          for (int64_t i = 0; i < view.head_dim; ++i) {
+          if (HasCodes(type())) StoreValueScale(view, h, slot, {0x7fc0, 0x7fc0});
+          for (int64_t i = 0; i < view.head_dim && !HasCodes(type()); ++i) {
             StoreElement(type(), view.v_tile(h, slot / 16) + ref::ValueOffset(type(), view.head_dim, slot % 16, i),
                          NAN);
           }
@@ -359,14 +429,15 @@ TEST(BlockPoolTest, GrowsWithoutMovingAndZeroesWhatComesBack) {
 }
 
 std::string KindAndType(const ::testing::TestParamInfo<KvCacheTest::ParamType>& test) {
-  constexpr const char* kTypes[] = {"F32", "BF16", "F16"};
+  constexpr const char* kTypes[] = {"F32", "BF16", "F16", "I8", "I4"};
   const std::string kind = std::get<0>(test.param) == CacheKind::kDynamic ? "dynamic" : "static";
   return kind + kTypes[static_cast<int>(std::get<1>(test.param))];
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, KvCacheTest,
                          ::testing::Combine(::testing::Values(CacheKind::kDynamic, CacheKind::kStatic),
-                                            ::testing::Values(KvType::kF32, KvType::kBF16, KvType::kF16)),
+                                            ::testing::Values(KvType::kF32, KvType::kBF16, KvType::kF16, KvType::kI8,
+                                                              KvType::kI4)),
                          KindAndType);
 
 }  // namespace

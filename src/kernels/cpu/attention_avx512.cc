@@ -32,6 +32,24 @@ struct AttentionVec : Vec {
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(-125.0f), _CMP_NLT_UQ), p, n);
   }
 
+  static U LoadI8Pairs(const std::byte* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static U LoadU8Pairs(const std::byte* p) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static U LowCodes(U bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi32(0x000f000f)); }
+  static U HighCodes(U bytes) { return _mm512_srli_epi16(bytes, 4); }
+  /// A type of its own: where sums are __m512i, GCC 12 moves them about between products.
+  using I = int32_t __attribute__((vector_size(64)));
+  static I DotPairs(I acc, U a, U b) {
+    return reinterpret_cast<I>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(acc), a, b));
+  }
+  static F ToFloats(I x) { return _mm512_cvtepi32_ps(reinterpret_cast<__m512i>(x)); }
+  static void StoreWords(void* p, F x) {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
+  }
+
   /// Queries and weights rounded to bf16, two products at a time.
   struct Bf16 {
     static constexpr int kGroup = 2;

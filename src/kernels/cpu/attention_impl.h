@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/attention_kernels.h"
+#include "kernels/cpu/attention_codes_impl.h"
 #include "kernels/cpu/vec_math.h"
 #include "kernels/kernel_set.h"
 
@@ -65,6 +66,10 @@ struct KvBf16 : KvF16<V> {
   static Line Widen(typename V::U raw) { return {V::EvenBf16(raw), V::OddBf16(raw)}; }
   static void StoreWeights(float* out, F p) { V::StoreU(out, V::RoundBf16(p)); }
 };
+
+/// Whether a format keeps codes with scales: KvCodes has its own packing, scores and sums.
+template <typename Format>
+concept CodeFormat = requires { Format::kCodes; };
 
 /// 4-byte units of weights per slot pair or slot, as StoreWeights lays them: floats per tile of scores.
 template <typename Format>
@@ -506,6 +511,16 @@ class AttentionImpl {
     RowRange ranges[V::kMaxPass];
   };
 
+  /// scores[m][tile] = q[m] · k[tile] for T tiles of any format.
+  template <typename Format, int M, int T>
+  static void Score(const Task& t, const float* q, const std::byte* const* k, Ahead* ahead, float* scores) {
+    if constexpr (CodeFormat<Format>) {
+      Format::template ScoreTiles<M, T>(q, t.head_dim, k, ahead, scores);
+    } else {
+      ScoreTiles<Format, M, T>(q, t.lines, k, ahead, scores);
+    }
+  }
+
   /// One pass of M (padded) rows through one chunk.
   template <typename Format, int M>
   static void RunPass(const Task& t, const Chunk& c, int64_t end_tile, const Pass& pass, float* scores, float* acc,
@@ -522,11 +537,9 @@ class AttentionImpl {
     constexpr int T = V::TilesAtOnce(M);
     int tile = 0;
     for (; tile + T <= list.count; tile += T) {
-      ScoreTiles<Format, M, T>(pass.q, t.lines, list.k + tile, &ahead, scores + tile * 16);
+      Score<Format, M, T>(t, pass.q, list.k + tile, &ahead, scores + tile * 16);
     }
-    for (; tile < list.count; ++tile) {
-      ScoreTiles<Format, M, 1>(pass.q, t.lines, list.k + tile, &ahead, scores + tile * 16);
-    }
+    for (; tile < list.count; ++tile) Score<Format, M, 1>(t, pass.q, list.k + tile, &ahead, scores + tile * 16);
 
     float max[M];
     float sum[M];
@@ -536,11 +549,15 @@ class AttentionImpl {
 
     const int64_t stride = state.stride;
     for (int64_t i = 0; i < M * stride; i += V::kLanes) V::Store(acc + i, V::Zero());
-    // Few rows: few tiles at a time, so that memory is read in order.
-    const int step = Streams(M) ? 8 : list.count;
-    for (int first = 0; first < list.count; first += step) {
-      const int tiles = list.count - first < step ? list.count - first : step;
-      SumAll<Format, M>(scores + first * kTileWords<Format>, tiles, list.v + first, &ahead, t.head_dim, acc, stride);
+    if constexpr (CodeFormat<Format>) {
+      Format::template SumValues<M>(list, c, pass, t.head_dim, &ahead, scores, acc, stride);
+    } else {
+      // Few rows: few tiles at a time, so that memory is read in order.
+      const int step = Streams(M) ? 8 : list.count;
+      for (int first = 0; first < list.count; first += step) {
+        const int tiles = list.count - first < step ? list.count - first : step;
+        SumAll<Format, M>(scores + first * kTileWords<Format>, tiles, list.v + first, &ahead, t.head_dim, acc, stride);
+      }
     }
     for (int r = 0; r < pass.count; ++r) {
       const int row = pass.row + r;
@@ -582,8 +599,13 @@ class AttentionImpl {
       pass.count = task.rows - row < V::kMaxPass ? task.rows - row : V::kMaxPass;
       pass.q = q;
       const int m = PaddedRows(pass.count);
-      PackQueries<Format>(t, row, pass.count, m, q);
-      q += m * t.lines * Format::kWords;
+      if constexpr (CodeFormat<Format>) {
+        Format::PackQueries(t, row, pass.count, m, q);
+        q += Format::QueryFloats(d, m);
+      } else {
+        PackQueries<Format>(t, row, pass.count, m, q);
+        q += m * t.lines * Format::kWords;
+      }
       for (int r = 0; r < pass.count; ++r) pass.ranges[r] = RangeOf(t, row + r);
     }
     const int64_t length_tiles = (args.kv.length + kTileTokens - 1) / kTileTokens;
@@ -619,6 +641,12 @@ class AttentionImpl {
         AttendFormat<typename V::Bf16>(task, chunk_begin, chunk_end, scratch, state, state_step);
         break;
       case KvType::kF16: AttendFormat<KvF16<V>>(task, chunk_begin, chunk_end, scratch, state, state_step); break;
+      case KvType::kI8:
+        AttendFormat<KvCodes<V, KvType::kI8>>(task, chunk_begin, chunk_end, scratch, state, state_step);
+        break;
+      case KvType::kI4:
+        AttendFormat<KvCodes<V, KvType::kI4>>(task, chunk_begin, chunk_end, scratch, state, state_step);
+        break;
     }
   }
 

@@ -11,6 +11,97 @@
 namespace kvasir::ref {
 namespace {
 
+/// A query row as integers, as caches of codes want it.
+struct IntegerQuery {
+  int32_t values[kMaxHeadDim];
+  float scale = 0.0f;  // NaN where the query is not finite
+};
+
+constexpr float kMostInteger = 32767.0f;
+constexpr float kLeastQuery = 0x1p-100f;
+
+IntegerQuery RoundQuery(const float* q, int64_t n) {
+  IntegerQuery out;
+  float most = 0.0f;
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    most = std::max(most, std::abs(q[i]));
+    finite = finite && std::isfinite(q[i]);
+  }
+  const float inverse = finite && most >= kLeastQuery ? kMostInteger / most : 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    out.values[i] = finite ? static_cast<int32_t>(std::nearbyint(q[i] * inverse)) : 0;
+  }
+  out.scale = finite ? most / kMostInteger : std::numeric_limits<float>::quiet_NaN();
+  return out;
+}
+
+/// q · k of a slot of codes: exact sums of integers per group, then scales.
+float CodeDot(const IntegerQuery& q, const KvView& kv, int64_t head, int64_t slot) {
+  const int64_t width = kv.type == KvType::kI4 ? kKvGroup : int64_t{kv.head_dim};
+  float score = 0.0f;
+  for (int64_t at = 0; at < kv.head_dim; at += width) {
+    int32_t products = 0;
+    int32_t queries = 0;
+    for (int64_t i = at; i < std::min<int64_t>(at + width, kv.head_dim); ++i) {
+      products += q.values[i] * KeyCodeAt(kv, head, slot, i).code;
+      queries += q.values[i];
+    }
+    const CodeElement key = KeyCodeAt(kv, head, slot, at);
+    if (kv.type == KvType::kI8) return static_cast<float>(products) * q.scale * key.scale;
+    score = std::fma(static_cast<float>(products), key.scale, score);
+    score = std::fma(key.minimum, static_cast<float>(queries), score);
+  }
+  return score * q.scale;
+}
+
+/// acc[at … at + width) += Σ p · v over the slots of a run that the row sees, whose values are codes.
+void AddCodes(const AttentionArgs& args, int64_t head, int64_t token, int64_t begin, int64_t end, const float* p,
+              int64_t at, int64_t width, float* acc) {
+  const KvView& kv = args.kv;
+  float greatest = 0.0f;
+  float scale = 0.0f;
+  bool poisoned = false;
+  for (int64_t slot = begin; slot < end; ++slot) {
+    if (!Sees(args, token, slot)) continue;
+    const CodeElement value = ValueCodeAt(kv, head, slot, at);
+    greatest = std::max(greatest, p[slot - begin]);
+    if (!std::isnan(value.scale)) scale = std::max(scale, value.scale);
+    if (std::isnan(value.scale) && p[slot - begin] != 0.0f) poisoned = true;
+  }
+  const float inverse = greatest > 0.0f ? 1.0f / greatest : 0.0f;
+  const float to_integer = scale > 0.0f ? kMostInteger / scale : 0.0f;
+  const float factor = poisoned ? std::numeric_limits<float>::quiet_NaN() : scale / kMostInteger * greatest;
+  int32_t sums[kMaxHeadDim] = {};
+  float rest = 0.0f;
+  for (int64_t slot = begin; slot < end; ++slot) {
+    if (!Sees(args, token, slot) || std::isnan(ValueCodeAt(kv, head, slot, at).scale)) continue;
+    const CodeElement first = ValueCodeAt(kv, head, slot, at);
+    const float weight = p[slot - begin] * inverse;
+    const auto integer = static_cast<int32_t>(std::nearbyint(weight * (first.scale * to_integer)));
+    rest = std::fma(weight, first.minimum, rest);
+    for (int64_t i = 0; i < width; ++i) sums[i] += integer * ValueCodeAt(kv, head, slot, at + i).code;
+  }
+  for (int64_t i = 0; i < width; ++i) {
+    acc[at + i] = std::fma(static_cast<float>(sums[i]), factor, acc[at + i]) + rest * greatest;
+  }
+}
+
+/// Σ weights · V of a chunk's slots [begin, end) of codes, in runs of 128 slots that have an integer scale each.
+void SumCodes(const AttentionArgs& args, int64_t head, int64_t token, int64_t begin, int64_t end, const float* weights,
+              float* acc) {
+  constexpr int64_t kRun = 128;
+  const int64_t width = args.kv.type == KvType::kI4 ? kKvGroup : int64_t{args.kv.head_dim};
+  for (int64_t first = begin; first < end;) {
+    const int64_t next = std::min((first / kRun + 1) * kRun, end);
+    for (int64_t at = 0; at < args.kv.head_dim; at += width) {
+      const int64_t n = std::min<int64_t>(width, args.kv.head_dim - at);
+      AddCodes(args, head, token, first, next, weights + (first - begin), at, n, acc);
+    }
+    first = next;
+  }
+}
+
 /// One row through one chunk: weights (of the chunk's slots) is scratch.
 void AttendRow(const AttentionTask& task, int64_t row, int64_t chunk, float* weights, float* acc, float* max,
                float* sum) {
@@ -23,11 +114,14 @@ void AttendRow(const AttentionTask& task, int64_t row, int64_t chunk, float* wei
   const int64_t begin = std::max(chunk * kChunkSlots, kv.first_valid);
   const int64_t end = std::min((chunk + 1) * kChunkSlots, kv.length);
 
+  const bool codes = HasCodes(kv.type);
+  const IntegerQuery integers = codes ? RoundQuery(q, kv.head_dim) : IntegerQuery{};
+
   *max = -std::numeric_limits<float>::infinity();
   for (int64_t slot = begin; slot < end; ++slot) {
     if (!Sees(args, token, slot)) continue;
-    float dot = 0.0f;
-    for (int64_t i = 0; i < kv.head_dim; ++i) {
+    float dot = codes ? CodeDot(integers, kv, task.head, slot) : 0.0f;
+    for (int64_t i = 0; i < kv.head_dim && !codes; ++i) {
       const float x = kv.type == KvType::kBF16 ? ToFloat(ToBFloat16(q[i])) : q[i];
       dot = std::fma(x, KeyAt(kv, task.head, slot, i), dot);
     }
@@ -42,9 +136,12 @@ void AttendRow(const AttentionTask& task, int64_t row, int64_t chunk, float* wei
     if (!Sees(args, token, slot)) continue;
     const float p = std::exp(weights[slot - begin] - *max);
     *sum += p;
+    weights[slot - begin] = p;
+    if (codes) continue;
     const float rounded = kv.type == KvType::kBF16 ? ToFloat(ToBFloat16(p)) : p;
     for (int64_t i = 0; i < kv.head_dim; ++i) acc[i] = std::fma(rounded, ValueAt(kv, task.head, slot, i), acc[i]);
   }
+  if (codes) SumCodes(args, task.head, token, begin, end, weights, acc);
 }
 
 void MergeRow(float max, float sum, const float* acc, int64_t width, float* into_max, float* into_sum,

@@ -7,16 +7,17 @@
 #include <cstring>
 
 #include "base/dtype.h"
+#include "kernels/kv_codes.h"
 #include "kernels/views.h"
 
 namespace kvasir::ref {
 
-/// Byte offset in a K tile of slot `s` (0…15), dimension `i`.
+/// Byte offset in a K tile of slot `s` (0…15), dimension `i`. REQUIRES: no codes.
 inline int64_t KeyOffset(KvType type, int64_t s, int64_t i) {
   return type == KvType::kF32 ? (i * 16 + s) * 4 : ((i / 2 * 16 + s) * 2 + i % 2) * 2;
 }
 
-/// Byte offset in a V tile of slot `s` (0…15), dimension `i`.
+/// Byte offset in a V tile of slot `s` (0…15), dimension `i`. REQUIRES: no codes.
 inline int64_t ValueOffset(KvType type, int64_t head_dim, int64_t s, int64_t i) {
   return type == KvType::kF32 ? (s * head_dim + i) * 4 : ((s / 2 * head_dim + i) * 2 + s % 2) * 2;
 }
@@ -32,10 +33,34 @@ inline float LoadElement(KvType type, const std::byte* p) {
   return type == KvType::kBF16 ? ToFloat(BFloat16{bits}) : ToFloat(Float16{bits});
 }
 
+/// A code with the scale and minimum of its group.
+struct CodeElement {
+  int32_t code;
+  float scale;
+  float minimum;  // 0 for i8
+
+  float value() const { return minimum + scale * static_cast<float>(code); }
+};
+
+inline CodeElement LoadCodeElement(KvType type, const std::byte* tile, KvCodePlace place, int64_t scale_offset) {
+  const KvScale scale = LoadKvScale(type, tile + scale_offset);
+  return {LoadCode(type, tile, place), ToFloat(BFloat16{scale.scale}), ToFloat(BFloat16{scale.low})};
+}
+inline CodeElement KeyCodeAt(const KvView& kv, int64_t head, int64_t slot, int64_t i) {
+  return LoadCodeElement(kv.type, kv.k_tile(head, slot / 16), KeyCodePlace(kv.type, slot % 16, i),
+                         KeyScaleOffset(kv.type, kv.head_dim, slot % 16, KvGroupOf(kv.type, i)));
+}
+inline CodeElement ValueCodeAt(const KvView& kv, int64_t head, int64_t slot, int64_t i) {
+  return LoadCodeElement(kv.type, kv.v_tile(head, slot / 16), ValueCodePlace(kv.type, kv.head_dim, slot % 16, i),
+                         ValueScaleOffset(kv.type, kv.head_dim, slot % 16, KvGroupOf(kv.type, i)));
+}
+
 inline float KeyAt(const KvView& kv, int64_t head, int64_t slot, int64_t i) {
+  if (HasCodes(kv.type)) return KeyCodeAt(kv, head, slot, i).value();
   return LoadElement(kv.type, kv.k_tile(head, slot / 16) + KeyOffset(kv.type, slot % 16, i));
 }
 inline float ValueAt(const KvView& kv, int64_t head, int64_t slot, int64_t i) {
+  if (HasCodes(kv.type)) return ValueCodeAt(kv, head, slot, i).value();
   return LoadElement(kv.type, kv.v_tile(head, slot / 16) + ValueOffset(kv.type, kv.head_dim, slot % 16, i));
 }
 
