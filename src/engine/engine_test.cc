@@ -46,14 +46,19 @@ std::vector<TokenId> Ids(Engine& engine, const GenerationRequest& request) {
 }
 
 TEST(Engine, GreedyTextIsTheSameForEveryCacheChunkAndThreadCount) {
-  const std::vector<TokenId> expected = Ids(*LoadOrDie(Options()), Request());
-  ASSERT_EQ(expected.size(), 20u);
-  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
-    for (int threads : {1, 3}) {
-      for (int64_t chunk : {1, 5, 512}) {
-        EngineOptions options = Options(cache, threads);
-        options.prefill_chunk = chunk;
-        EXPECT_EQ(Ids(*LoadOrDie(options), Request()), expected);
+  for (const std::optional<KvType> kv_type : {std::optional<KvType>(), {KvType::kI8}, {KvType::kI4}}) {
+    EngineOptions options = Options();
+    options.kv_type = kv_type;
+    const std::vector<TokenId> expected = Ids(*LoadOrDie(options), Request());
+    ASSERT_EQ(expected.size(), 20u);
+    for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+      for (int threads : {1, 3}) {
+        for (int64_t chunk : {1, 5, 512}) {
+          options.cache = cache;
+          options.threads = threads;
+          options.prefill_chunk = chunk;
+          EXPECT_EQ(Ids(*LoadOrDie(options), Request()), expected);
+        }
       }
     }
   }
