@@ -55,5 +55,9 @@ function(kvasir_test name)
   target_compile_definitions(${name} PRIVATE KVASIR_FIXTURES="${PROJECT_SOURCE_DIR}/tests/fixtures"
                                              KVASIR_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+  set(timeout 900)
+  if(CMAKE_CROSSCOMPILING)
+    set(timeout 7200)  # an emulated processor takes its time
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout})
 endfunction()

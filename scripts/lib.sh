@@ -7,6 +7,8 @@ build_packages=(g++ cmake ninja-build ccache pkg-config libboost1.81-dev libboos
 # What the tests need besides.
 test_packages=(libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19 qemu-user python3
   python3-numpy binutils)
+# What the kernels' tests for 64-bit Arm need besides.
+arm_packages=(g++-aarch64-linux-gnu qemu-user)
 
 say() { printf '\n=== %s\n' "$*" >&2; }
 fail() {
