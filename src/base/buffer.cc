@@ -28,7 +28,7 @@ Account& AccountOf(MemoryOwner owner) {
   return accounts[static_cast<int>(owner)];
 }
 
-void Count(MemoryOwner owner, int64_t delta) {
+void CountFor(MemoryOwner owner, int64_t delta) {
   Account& account = AccountOf(owner);
   const int64_t now = account.current.fetch_add(delta) + delta;
   int64_t peak = account.peak.load();
@@ -66,8 +66,15 @@ void ResetMemoryPeaks() {
 }
 
 Result<Buffer> Buffer::Allocate(int64_t bytes, MemoryOwner owner) {
-  Buffer buffer;
+  ASSIGN_OR_RETURN(Buffer buffer, AllocateUncounted(bytes));
   buffer.owner_ = owner;
+  buffer.counted_ = buffer.size_;
+  CountFor(owner, buffer.counted_);
+  return buffer;
+}
+
+Result<Buffer> Buffer::AllocateUncounted(int64_t bytes) {
+  Buffer buffer;
   if (bytes < 0) return InvalidArgument("cannot allocate {} bytes", bytes);
   if (bytes == 0) return buffer;
   if (bytes > (int64_t{1} << 46))
@@ -85,7 +92,6 @@ Result<Buffer> Buffer::Allocate(int64_t bytes, MemoryOwner owner) {
     return ResourceExhausted("out of memory: {} bytes could not be allocated", bytes);
   }
   buffer.size_ = bytes;
-  Count(owner, bytes);
   return buffer;
 }
 
@@ -96,10 +102,11 @@ void Buffer::Free() noexcept {
   } else {
     std::free(data_);
   }
-  Count(owner_, -size_);
+  CountFor(owner_, -counted_);
   data_ = nullptr;
   size_ = 0;
   mapped_ = 0;
+  counted_ = 0;
 }
 
 Buffer::~Buffer() { Free(); }
@@ -108,6 +115,7 @@ Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
       mapped_(std::exchange(other.mapped_, 0)),
+      counted_(std::exchange(other.counted_, 0)),
       owner_(other.owner_) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
@@ -116,6 +124,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
     data_ = std::exchange(other.data_, nullptr);
     size_ = std::exchange(other.size_, 0);
     mapped_ = std::exchange(other.mapped_, 0);
+    counted_ = std::exchange(other.counted_, 0);
     owner_ = other.owner_;
   }
   return *this;
@@ -128,12 +137,26 @@ struct Arena::State {
   };
   MemoryOwner owner;
   std::vector<Chunk> chunks;
-  size_t current = 0;  // chunks before it are full, after it empty
+  size_t current = 0;   // chunks before it are full, after it empty
+  int64_t used = 0;     // handed out now
+  int64_t counted = 0;  // in the owner's account: the most handed out at once since Reset
+
+  explicit State(MemoryOwner its_owner) : owner(its_owner) {}
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() { CountFor(owner, -counted); }
 };
 
-Arena::Arena(MemoryOwner owner) : state_(std::make_unique<State>()) { state_->owner = owner; }
+Arena::Arena(MemoryOwner owner) : state_(std::make_unique<State>(owner)) {}
 Arena::~Arena() = default;
 Arena::Arena(Arena&&) noexcept = default;
+
+void Arena::Count(int64_t bytes) {
+  state_->used += bytes;
+  if (state_->used <= state_->counted) return;
+  CountFor(state_->owner, state_->used - state_->counted);
+  state_->counted = state_->used;
+}
 
 Result<std::byte*> Arena::AllocateBytes(int64_t count, int64_t size) {
   const auto bytes = count < 0 ? std::nullopt : CheckedMul(count, size);
@@ -146,6 +169,7 @@ Result<std::byte*> Arena::AllocateBytes(int64_t count, int64_t size) {
     if (chunk.buffer.size() - chunk.used >= needed) {
       std::byte* result = chunk.buffer.data() + chunk.used;
       chunk.used += needed;
+      Count(needed);
       return result;
     }
     if (state_->current + 1 == chunks.size()) break;
@@ -155,10 +179,11 @@ Result<std::byte*> Arena::AllocateBytes(int64_t count, int64_t size) {
   // Double what there is, so that a growing need costs few allocations.
   const int64_t total = capacity();
   const int64_t fresh = std::max<int64_t>({needed, int64_t{256} << 10, std::min<int64_t>(total, int64_t{64} << 20)});
-  auto buffer = Buffer::Allocate(fresh, state_->owner);
+  auto buffer = Buffer::AllocateUncounted(fresh);
   if (!buffer.ok()) return buffer.status();
   chunks.push_back({*std::move(buffer), needed});
   state_->current = chunks.size() - 1;
+  Count(needed);
   return chunks.back().buffer.data();
 }
 
@@ -167,11 +192,14 @@ void Arena::Reset() {
     // The next round gets one chunk that holds all of this round's need.
     const int64_t total = capacity();
     state_->chunks.clear();
-    auto merged = Buffer::Allocate(total, state_->owner);
+    auto merged = Buffer::AllocateUncounted(total);
     if (merged.ok()) state_->chunks.push_back({*std::move(merged), 0});
   }
   for (auto& chunk : state_->chunks) chunk.used = 0;
   state_->current = 0;
+  CountFor(state_->owner, -state_->counted);
+  state_->used = 0;
+  state_->counted = 0;
 }
 
 Arena::Mark Arena::GetMark() const {
@@ -184,6 +212,8 @@ void Arena::Rewind(Mark mark) {
   for (size_t i = mark.chunk + 1; i < state_->chunks.size(); ++i) state_->chunks[i].used = 0;
   state_->chunks[mark.chunk].used = mark.used;
   state_->current = mark.chunk;
+  state_->used = 0;
+  for (size_t i = 0; i <= mark.chunk; ++i) state_->used += state_->chunks[i].used;
 }
 
 int64_t Arena::capacity() const {

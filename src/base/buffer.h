@@ -17,9 +17,11 @@ struct MemoryUse {
   int64_t current = 0;
   int64_t peak = 0;
 };
-/// Bytes held by live Buffers of this owner, and their peak since start or reset. Thread-safe.
+/// Bytes held by live Buffers of this owner, and their peak since start or reset. An Arena counts what it has handed
+/// out at most since its last Reset, not what it keeps for later. Thread-safe.
 MemoryUse GetMemoryUse(MemoryOwner owner);
-/// Sets every peak to its current value, as torch.cuda.reset_peak_memory_stats does.
+/// Sets every peak to its current value, as torch.cuda.reset_peak_memory_stats does. Thread-safe. The process's own
+/// peak is limits.h's ResetPeakResidentMemory.
 void ResetMemoryPeaks();
 
 /// A zeroed, 64-byte-aligned block. Blocks of 4 MiB and more are mapped on their own, aligned to 2 MiB, and ask for
@@ -47,10 +49,13 @@ class Buffer {
   }
 
  private:
+  friend class Arena;
+  static Result<Buffer> AllocateUncounted(int64_t bytes);
   void Free() noexcept;
   std::byte* data_ = nullptr;
   int64_t size_ = 0;
-  int64_t mapped_ = 0;  // bytes of the mapping, 0 when from the heap
+  int64_t mapped_ = 0;   // bytes of the mapping, 0 when from the heap
+  int64_t counted_ = 0;  // bytes in the owner's account
   MemoryOwner owner_ = MemoryOwner::kOther;
 };
 
@@ -82,6 +87,8 @@ class Arena {
 
  private:
   Result<std::byte*> AllocateBytes(int64_t count, int64_t size);
+  /// Notes `bytes` more as handed out.
+  void Count(int64_t bytes);
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <fstream>
 #include <limits>
@@ -12,10 +13,14 @@
 #include <string>
 #include <thread>
 
+#include "base/buffer.h"
+
 namespace kvasir {
 namespace {
 
 constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+
+std::atomic<int64_t> memory_limit{0};
 
 std::optional<std::string> FirstLine(const std::string& path) {
   std::ifstream file(path);
@@ -66,6 +71,17 @@ std::optional<int64_t> KilobytesOf(const std::string& path, std::string_view key
     return *value * 1024;
   }
   return std::nullopt;
+}
+
+/// Memory of this process that is no page of a file. Of large Buffers that nobody has written to yet only the account
+/// knows.
+int64_t OwnMemory() {
+  int64_t buffers = 0;
+  for (int i = 0; i < static_cast<int>(MemoryOwner::kCount); ++i) {
+    buffers += GetMemoryUse(static_cast<MemoryOwner>(i)).current;
+  }
+  const auto anonymous = KilobytesOf("/proc/self/status", "RssAnon:");
+  return std::max(buffers, anonymous ? *anonymous : ResidentMemory());
 }
 
 }  // namespace
@@ -123,11 +139,23 @@ int64_t AvailableMemory() {
     const int64_t used = KilobytesOf("/proc/self/status", "VmSize:").value_or(0);
     available = std::min(available, std::max<int64_t>(static_cast<int64_t>(limit.rlim_cur) - used, 0));
   }
+  if (const int64_t own = MemoryLimit(); own > 0) {
+    available = std::min(available, std::max<int64_t>(own - OwnMemory(), 0));
+  }
   return available;
 }
 
+void SetMemoryLimit(int64_t bytes) { memory_limit = std::max<int64_t>(bytes, 0); }
+int64_t MemoryLimit() { return memory_limit; }
+
 int64_t PeakResidentMemory() { return KilobytesOf("/proc/self/status", "VmHWM:").value_or(0); }
 int64_t ResidentMemory() { return KilobytesOf("/proc/self/status", "VmRSS:").value_or(0); }
+
+bool ResetPeakResidentMemory() {
+  std::ofstream file("/proc/self/clear_refs");
+  file << "5" << std::flush;  // proc(5): the peak becomes what is resident now
+  return file.good();
+}
 
 int64_t LastLevelCacheBytes() {
   int64_t largest = 0;

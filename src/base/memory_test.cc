@@ -92,6 +92,33 @@ TEST(Arena, RewindFreesWhatCameAfterTheMark) {
   EXPECT_EQ(*first, *again);
 }
 
+TEST(Arena, CountsWhatItHandsOutNotWhatItKeeps) {
+  constexpr MemoryOwner kOwner = MemoryOwner::kOther;
+  const int64_t before = GetMemoryUse(kOwner).current;
+  const auto counted = [&] { return GetMemoryUse(kOwner).current - before; };
+  {
+    Arena arena(kOwner);
+    ResetMemoryPeaks();
+    ASSERT_TRUE(arena.Allocate<char>(100).ok());
+    EXPECT_EQ(counted(), 128);
+    const Arena::Mark mark = arena.GetMark();
+    ASSERT_TRUE(arena.Allocate<char>(10 << 20).ok());
+    arena.Rewind(mark);
+    ASSERT_TRUE(arena.Allocate<char>(1 << 20).ok());
+    EXPECT_EQ(counted(), (10 << 20) + 128);  // the most at once, until Reset
+    arena.Reset();
+    EXPECT_EQ(counted(), 0);
+    EXPECT_GT(arena.capacity(), 10 << 20);
+    EXPECT_EQ(GetMemoryUse(kOwner).peak - before, (10 << 20) + 128);
+    ResetMemoryPeaks();
+    ASSERT_TRUE(arena.Allocate<char>(64).ok());
+    EXPECT_EQ(GetMemoryUse(kOwner).peak - before, 64);
+    const Arena moved = std::move(arena);
+    EXPECT_EQ(counted(), 64);
+  }
+  EXPECT_EQ(counted(), 0);
+}
+
 TEST(Arena, ImpossibleSizesAreErrors) {
   Arena arena;
   EXPECT_FALSE(arena.Allocate<double>(-1).ok());
@@ -136,6 +163,42 @@ TEST(Limits, AreSensible) {
   EXPECT_GT(AvailableMemory(), 0);
   EXPECT_GT(PeakResidentMemory(), 0);
   EXPECT_LE(ResidentMemory(), PeakResidentMemory());
+}
+
+TEST(Limits, AMemoryLimitBoundsWhatIsAvailable) {
+  const int64_t free = AvailableMemory();
+  SetMemoryLimit(int64_t{1} << 60);
+  EXPECT_EQ(MemoryLimit(), int64_t{1} << 60);
+  EXPECT_GT(AvailableMemory(), free / 2);
+  SetMemoryLimit(1);  // less than the process has already
+  EXPECT_EQ(AvailableMemory(), 0);
+  constexpr int64_t kLarge = int64_t{1} << 30;
+  SetMemoryLimit(kLarge);
+  const int64_t left = AvailableMemory();
+  EXPECT_GT(left, 0);
+  EXPECT_LT(left, kLarge);
+  {
+    // Counted although nobody has touched it yet.
+    const auto buffer = Buffer::Allocate(kLarge / 2, MemoryOwner::kOther);
+    ASSERT_TRUE(buffer.ok());
+    EXPECT_LE(AvailableMemory(), kLarge / 2);
+  }
+  EXPECT_GT(AvailableMemory(), kLarge / 2);
+  SetMemoryLimit(0);
+  EXPECT_GT(AvailableMemory(), free / 2);
+}
+
+TEST(Limits, ThePeakOfTheProcessCanBeginAnew) {
+  constexpr int64_t kBytes = int64_t{64} << 20;
+  {
+    auto buffer = Buffer::Allocate(kBytes, MemoryOwner::kOther);
+    ASSERT_TRUE(buffer.ok());
+    std::memset(buffer->data(), 1, kBytes);
+  }
+  const int64_t peak = PeakResidentMemory();
+  EXPECT_GT(peak, kBytes);
+  if (!ResetPeakResidentMemory()) GTEST_SKIP() << "/proc/self/clear_refs cannot be written here";
+  EXPECT_LT(PeakResidentMemory(), peak - kBytes / 2);
 }
 
 TEST(Limits, ProcessorsFollowTheAffinityMask) {
