@@ -158,11 +158,13 @@ void Arena::Count(int64_t bytes) {
   state_->counted = state_->used;
 }
 
+int64_t Arena::Occupied(int64_t bytes) { return RoundUp(std::max<int64_t>(bytes, 1), kAlignment); }
+
 Result<std::byte*> Arena::AllocateBytes(int64_t count, int64_t size) {
   const auto bytes = count < 0 ? std::nullopt : CheckedMul(count, size);
   if (!bytes || *bytes > (int64_t{1} << 46))
     return InvalidArgument("cannot allocate {} values of {} bytes", count, size);
-  const int64_t needed = RoundUp(*bytes == 0 ? 1 : *bytes, kAlignment);
+  const int64_t needed = Occupied(*bytes);
   auto& chunks = state_->chunks;
   while (state_->current < chunks.size()) {
     State::Chunk& chunk = chunks[state_->current];

@@ -82,6 +82,8 @@ class Arena {
     int64_t used = 0;
   };
   Mark GetMark() const;
+  /// What an allocation of so many bytes takes.
+  static int64_t Occupied(int64_t bytes);
   void Rewind(Mark mark);
   int64_t capacity() const;
 

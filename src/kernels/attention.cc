@@ -180,4 +180,20 @@ Status Attention(ExecContext& ctx, std::span<const AttentionArgs> sequences) {
   return status;
 }
 
+int64_t AttentionScratchBytes(int threads, int64_t kv_heads, int64_t head_dim, int64_t rows, int64_t slots,
+                              int64_t sequences) {
+  constexpr int64_t kFloat = sizeof(float);
+  const int64_t worker = AttentionScratchFloats(head_dim) + AttentionStateFloats(kTaskRows, head_dim);
+  // Sequences of at most kTaskRows rows may be split; the sum over all of them of heads · chunks · state_floats.
+  const int64_t split = std::min(sequences, rows);
+  const int64_t split_rows = std::min(rows, split * kTaskRows);
+  const int64_t chunks = CeilDiv(slots, kChunkSlots);
+  const int64_t states = kv_heads * chunks * (split_rows * (2 + AttentionStateStride(head_dim)) + 15 * split);
+  const int64_t partials = threads > 1 && chunks > 1 ? std::min(states, kMaxPartialFloats) : 0;
+  const int64_t waiting =
+      split * Arena::Occupied(kv_heads * static_cast<int64_t>(sizeof(std::atomic<int32_t>))) + split * 64;
+  return Arena::Occupied(sequences * static_cast<int64_t>(sizeof(SequencePlan))) +
+         Arena::Occupied(worker * threads * kFloat) + Arena::Occupied(partials * kFloat) + waiting;
+}
+
 }  // namespace kvasir

@@ -125,16 +125,22 @@ void CutIntoItems(Product& p, int threads) {
   while (p.group > smallest && p.items() < kItemsPerThread * threads) p.group /= 2;
 }
 
+void SizeScratch(Product& p) {
+  const int64_t kept_strips = p.block_lines < p.lines ? p.block_strips : 1;  // their sums wait for the next block of k
+  p.sums_per_worker = kept_strips * p.group * p.tiles->strip * kPanelRows;
+  if (p.widens()) {
+    p.wide_per_worker = p.group * p.block_lines * p.kernels->wide_lines * p.kernels->wide_line_bytes;
+  }
+}
+
 Status AllocateScratch(Product& p, Arena& arena, int threads) {
+  SizeScratch(p);
   if (p.w->order != nullptr) {
     ASSIGN_OR_RETURN(p.ordered_x, arena.Allocate<float>(p.x.rows * p.x.cols));
   }
   ASSIGN_OR_RETURN(p.packed_x, arena.Allocate<std::byte>(p.x.rows * p.XBytes(p.lines)));
-  const int64_t kept_strips = p.block_lines < p.lines ? p.block_strips : 1;  // their sums wait for the next block of k
-  p.sums_per_worker = kept_strips * p.group * p.tiles->strip * kPanelRows;
   ASSIGN_OR_RETURN(p.sums, arena.Allocate<float>(p.sums_per_worker * threads));
   if (p.widens()) {
-    p.wide_per_worker = p.group * p.block_lines * p.kernels->wide_lines * p.kernels->wide_line_bytes;
     ASSIGN_OR_RETURN(p.wide, arena.Allocate<std::byte>(p.wide_per_worker * threads));
   }
   return OkStatus();
@@ -268,6 +274,19 @@ Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, c
   ctx.counters.weight_bytes += w.bytes();
   ctx.counters.matmul_flops += flops;
   return OkStatus();
+}
+
+int64_t MatMulScratchBytes(const KernelSet& set, int threads, int64_t tokens, const PackedWeight& w, bool gated) {
+  if (tokens == 0 || w.rows == 0) return 0;
+  const FormatKernels* const kernels = set.matmul->formats[static_cast<int>(w.format)];
+  const Epilogue epilogue{.gated = gated};
+  Product p{set.matmul, kernels, kernels, MatView<const float>(nullptr, tokens, w.cols), &w, &epilogue, {}};
+  CutIntoItems(p, threads);
+  SizeScratch(p);
+  const int64_t sums = p.sums_per_worker * static_cast<int64_t>(sizeof(float));
+  const int64_t ordered = tokens * w.cols * static_cast<int64_t>(sizeof(float));
+  return (w.order != nullptr ? Arena::Occupied(ordered) : 0) + Arena::Occupied(tokens * p.XBytes(p.lines)) +
+         Arena::Occupied(sums * threads) + (p.widens() ? Arena::Occupied(p.wide_per_worker * threads) : 0);
 }
 
 }  // namespace kvasir

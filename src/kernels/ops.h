@@ -33,6 +33,9 @@ struct Epilogue {
 /// true number of outputs.
 Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, const Epilogue& epilogue,
               MatView<float> y);
+/// What it takes of ctx.scratch meanwhile, in bytes: exactly for a context of this set and so many threads. w.data is
+/// not looked at.
+int64_t MatMulScratchBytes(const KernelSet& set, int threads, int64_t tokens, const PackedWeight& w, bool gated);
 
 /// Packs part of a matrix into the N16K4 layout. Rows are given by `row(n)`: pointers to `cols` elements of `from`
 /// type, `element_stride` elements apart (1 for rows of a row-major matrix). Elements are converted to `format` only
@@ -94,6 +97,10 @@ void WriteKv(ExecContext& ctx, std::span<const KvWrite> writes);
 /// neither threads nor batch nor the prompt's chunking change a bit. Memory does not depend on the KV length of
 /// prefills. Head sizes 1…512.
 Status Attention(ExecContext& ctx, std::span<const AttentionArgs> sequences);
+/// The most it takes of ctx.scratch meanwhile, in bytes, for `rows` query rows per KV head in all sequences together,
+/// none of which sees more than `slots` slots.
+int64_t AttentionScratchBytes(int threads, int64_t kv_heads, int64_t head_dim, int64_t rows, int64_t slots,
+                              int64_t sequences);
 
 /// The same by materialised scores in fp32, plainly: what tests and A1 compare with. Any type of cache.
 Status AttentionPlain(ExecContext& ctx, std::span<const AttentionArgs> sequences);

@@ -29,7 +29,9 @@ Status BlockCache::Init(const KvCacheConfig& config) {
     if (pool == pools_.end()) {
       const auto sharing = std::count_if(layers_.begin(), layers_.end(),
                                          [&](const Layer& other) { return other.layout.bytes == layer.layout.bytes; });
-      pools_.push_back(std::make_unique<BlockPool>(layer.layout.bytes, sharing));
+      const auto most = CheckedMul(CheckedMul<int64_t>(BlocksFor(max_tokens_), max_sequences_).value_or(-1), sharing);
+      pools_.push_back(std::make_unique<BlockPool>(layer.layout.bytes, sharing,
+                                                   most && *most > 0 ? *most : std::numeric_limits<int64_t>::max()));
       pool = pools_.end() - 1;
     }
     layer.pool = pool->get();

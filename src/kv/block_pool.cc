@@ -16,8 +16,8 @@ constexpr int64_t kLargestSlab = int64_t{64} << 20;
 
 }  // namespace
 
-BlockPool::BlockPool(int64_t block_bytes, int64_t first_blocks)
-    : block_bytes_(block_bytes), next_slab_(std::max<int64_t>(first_blocks, 1)) {}
+BlockPool::BlockPool(int64_t block_bytes, int64_t first_blocks, int64_t most_blocks)
+    : block_bytes_(block_bytes), most_blocks_(most_blocks), next_slab_(std::max<int64_t>(first_blocks, 1)) {}
 
 Status BlockPool::Grow(int64_t blocks) {
   const auto bytes = CheckedMul(blocks, block_bytes_);
@@ -48,7 +48,8 @@ Status BlockPool::Grow(int64_t blocks) {
 Status BlockPool::Prepare(int64_t blocks) {
   const int64_t missing = blocks - static_cast<int64_t>(free_.size());
   if (missing <= 0) return OkStatus();
-  if (missing < next_slab_ && Grow(next_slab_).ok()) return OkStatus();
+  const int64_t slab = std::min(next_slab_, most_blocks_ - static_cast<int64_t>(blocks_.size()));
+  if (missing < slab && Grow(slab).ok()) return OkStatus();
   return Grow(missing);
 }
 

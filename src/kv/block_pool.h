@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "base/buffer.h"
@@ -17,8 +18,9 @@ using BlockId = int32_t;
 /// for the next ones. Not thread-safe.
 class BlockPool {
  public:
-  /// block_bytes: a multiple of 64. first_blocks: blocks of the first slab.
-  BlockPool(int64_t block_bytes, int64_t first_blocks);
+  /// block_bytes: a multiple of 64. first_blocks: blocks of the first slab. most_blocks: that will ever be in use;
+  /// slabs take no more in advance.
+  BlockPool(int64_t block_bytes, int64_t first_blocks, int64_t most_blocks = std::numeric_limits<int64_t>::max());
 
   /// A zeroed block with one reference. ResourceExhausted when there is no memory for it.
   Result<BlockId> Allocate();
@@ -44,6 +46,7 @@ class BlockPool {
   Status Grow(int64_t blocks);
 
   int64_t block_bytes_;
+  int64_t most_blocks_;
   int64_t next_slab_;  // blocks
   std::vector<Buffer> slabs_;
   std::vector<Block> blocks_;
