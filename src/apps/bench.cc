@@ -1,4 +1,5 @@
 // kvasir bench: tokens per second, and what share of this machine's measured limits that is.
+#include <algorithm>
 #include <optional>
 
 #include <boost/json/array.hpp>
@@ -10,6 +11,7 @@
 #include "apps/terminal.h"
 #include "apps/verb.h"
 #include "base/limits.h"
+#include "base/log.h"
 
 namespace kvasir::apps {
 namespace {
@@ -17,6 +19,8 @@ namespace {
 struct Row {
   BenchResult result;
   LimitShare share;
+  MemoryPlan plan;
+  MemoryReport memory;  // peaks of this test alone
 };
 
 Result<std::vector<int64_t>> ParseCounts(std::string_view text, int64_t min, int64_t max) {
@@ -61,6 +65,7 @@ class BenchVerb final : public Verb {
     model_.AddDType(flags);
     model_.AddKvType(flags);
     model_.AddAttention(flags);
+    model_.AddMemoryLimit(flags);
     flags.Choice("--cache", &cache_, {{"dynamic", CacheKind::kDynamic}, {"static", CacheKind::kStatic}},
                  "KV cache: grow (K2) or allocate ahead (K3).");
     flags.Int("--prefill-chunk,--ubatch-size", "N", &chunk_, 1, 65536, "Tokens of a prompt run at once.");
@@ -74,6 +79,7 @@ class BenchVerb final : public Verb {
 
   Status Run() override {
     model_.ApplyVerbose();
+    model_.ApplyMemoryLimit();
     if (json_) format_ = ReportForm::kJson;
     if (kernels_) {
       return RunKernelBench(
@@ -83,8 +89,7 @@ class BenchVerb final : public Verb {
     ASSIGN_OR_RETURN(path_, FindModel(model_.model));
     const EngineOptions options = model_.Options();
     ThreadPool pool(options.threads > 0 ? options.threads : AvailableProcessors());
-    Arena arena;
-    ExecContext ctx{.pool = &pool, .scratch = &arena};
+    ExecContext ctx{.pool = &pool};
     ASSIGN_OR_RETURN(ctx.kernels, SelectKernelSet());
     // Wrong files are told of before seconds are spent on measuring.
     RETURN_IF_ERROR(CheckFiles());
@@ -95,8 +100,8 @@ class BenchVerb final : public Verb {
       ASSIGN_OR_RETURN(meter, CeilingMeter::Create(pool, *ctx.kernels));
       ceilings = meter->Best();
     }
-    ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, LoadModel(options, pool));
-    std::vector<Row> rows;
+    std::vector<Row> rows(tests.size());
+    ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, LoadModel(tests, options, ctx, rows));
     RETURN_IF_ERROR(RunAll(tests, *model, ctx, meter ? &*meter : nullptr, rows));
     if (meter) ceilings = Better(ceilings, meter->Best());
     for (const Row& row : rows) {
@@ -142,18 +147,43 @@ class BenchVerb final : public Verb {
     return files.ok() ? OkStatus() : files.status();
   }
 
-  Result<std::unique_ptr<Model>> LoadModel(const EngineOptions& options, ThreadPool& pool) const {
+  Result<std::unique_ptr<Model>> LoadModel(const std::vector<BenchTest>& tests, const EngineOptions& options,
+                                           ExecContext& ctx, std::vector<Row>& rows) const {
     Progress progress("loading", format_ != ReportForm::kJson);
     LoadOptions load;
     load.dtype = options.dtype;
     load.weights = options.weights;
     load.progress = [&](int64_t done, int64_t total) { progress.Update(done, total, HumanBytes(total)); };
-    return Model::Load(path_, load, pool);
+    load.planned = [&](const DecoderSpec& spec, const WeightNeed& weights) {
+      return Plan(tests, spec, weights, ctx, rows);
+    };
+    return Model::Load(path_, load, *ctx.pool);
   }
 
-  KvType CacheType(const Model& model) const {
-    return model_.kv_type.value_or(model.dtype() == DType::kF32 ? KvType::kF32 : KvType::kBF16);
+  /// The plan of each test, before anything is loaded; shows that of the one that needs most.
+  Status Plan(const std::vector<BenchTest>& tests, const DecoderSpec& spec, const WeightNeed& weights,
+              const ExecContext& ctx, std::vector<Row>& rows) const {
+    const int64_t available = AvailableMemory();
+    for (size_t i = 0; i < tests.size(); ++i) {
+      const BenchTest& test = tests[i];
+      const RunShape run{.kv_type = CacheType(weights.dtype()),
+                         .cache = cache_,
+                         .context = test.Length(),
+                         .chunk = std::max(chunk_, test.batch),
+                         .sequences = test.batch,
+                         .full_sequences = test.batch,
+                         .plain_attention = model_.plain_attention,
+                         .threads = ctx.pool->size(),
+                         .kernels = ctx.kernels};
+      ASSIGN_OR_RETURN(rows[i].plan, PlanMemory(spec, weights, run));
+      RETURN_IF_ERROR(CheckFits(rows[i].plan, spec, weights, run, available).WithContext(test.Name()));
+    }
+    const auto most = std::ranges::max_element(rows, {}, [](const Row& row) { return row.plan.Needed(); });
+    if (format_ != ReportForm::kJson) ShowPlan(most->plan, available);
+    return OkStatus();
   }
+
+  KvType CacheType(DType weights) const { return model_.kv_type.value_or(DefaultKvType(weights)); }
 
   Status RunAll(const std::vector<BenchTest>& tests, const Model& model, ExecContext& ctx, CeilingMeter* meter,
                 std::vector<Row>& rows) const {
@@ -161,20 +191,20 @@ class BenchVerb final : public Verb {
     for (size_t i = 0; i < tests.size(); ++i) {
       const BenchTest& test = tests[i];
       progress.Update(static_cast<int64_t>(i), static_cast<int64_t>(tests.size()), test.Name());
-      const int64_t needed = KvBytesPerToken(model.kv_shapes(), CacheType(model)) * test.Length() * test.batch;
-      if (needed > AvailableMemory()) {
-        return ResourceExhausted("{}: its KV cache takes {}, {} are free", test.Name(), HumanBytes(needed),
-                                 HumanBytes(AvailableMemory()));
-      }
-      // A cache of its own for each test, as a program that does only this would have.
+      // A cache and scratch memory of its own for each test, as a program that does only this would have.
+      Arena arena;
+      ctx.scratch = &arena;
+      ResetMemoryPeaks();
+      if (!ResetPeakResidentMemory()) LogInfo("the process's peak of memory cannot begin anew here");
       ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, MakeKvCache(cache_, {.layers = model.kv_shapes(),
-                                                                                  .type = CacheType(model),
+                                                                                  .type = CacheType(model.dtype()),
                                                                                   .max_tokens = test.Length(),
                                                                                   .max_sequences = test.batch}));
       StepRunner runner(model, *cache, ctx, std::max(chunk_, test.batch), model_.plain_attention);
-      ASSIGN_OR_RETURN(BenchResult result, RunBenchTest(test, repetitions_, model, *cache, runner, meter));
-      rows.push_back({.result = std::move(result), .share = {}});
+      ASSIGN_OR_RETURN(rows[i].result, RunBenchTest(test, repetitions_, model, *cache, runner, meter));
+      rows[i].memory = ReportMemory(model);
     }
+    ctx.scratch = nullptr;
     return OkStatus();
   }
 
@@ -185,6 +215,13 @@ class BenchVerb final : public Verb {
 
   // The caches could hold a good part of such a model, so that percent of bandwidth says little.
   static bool CacheSized(const Model& model) { return model.weight_bytes() < 10 * LastLevelCacheBytes(); }
+
+  static std::string MemoryText(const Row& row) {
+    const MemoryReport& m = row.memory;
+    return fmt::format("peaks of {}: weights {}, KV cache {}, activations {}, process {}\n", row.result.test.Name(),
+                       GigabytesText(m.weights), GigabytesText(m.kv_cache), GigabytesText(m.activation_peak),
+                       GigabytesText(m.process_peak));
+  }
 
   static std::string LimitText(const LimitShare& share) {
     if (share.limit == "bandwidth") return fmt::format("{:.1f} GB/s", share.value / 1e9);
@@ -206,7 +243,9 @@ class BenchVerb final : public Verb {
                                  {"tok_s", boost::json::array(result.tok_s.begin(), result.tok_s.end())},
                                  {"bytes_per_token", row.share.bytes_per_token},
                                  {"flops_per_token", row.share.flops_per_token},
-                                 {"cache_sized", CacheSized(model)}};
+                                 {"cache_sized", CacheSized(model)},
+                                 {"memory", MemoryJson(row.memory)},
+                                 {"memory_plan", PlanJson(row.plan)}};
       if (limits_) {
         object["limit"] = row.share.limit;
         object["limit_value"] = row.share.value;
@@ -240,6 +279,8 @@ class BenchVerb final : public Verb {
            fmt::format("{:.2f} ± {:.2f}", result.Mean(), result.StandardDeviation()),
            fmt::format("{:.2f}", result.Median()), share);
     }
+    text += md ? "\n" : "";
+    for (const Row& row : rows) text += MemoryText(row);
     if (limits_) {
       text += (md ? "\n" : "") + LimitsText(ceilings, ctx.pool->size(), *ctx.kernels);
     }

@@ -118,6 +118,28 @@ Result<int64_t> ParseInt(std::string_view text, int64_t min, int64_t max) {
   return value;
 }
 
+Result<int64_t> ParseBytes(std::string_view text) {
+  const auto wrong = [&] { return InvalidArgument("\"{}\" is no number of bytes, such as 800M, 1.5G or 2Gi", text); };
+  double value = 0;
+  const char* const last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, value);
+  if (error != std::errc() || !std::isfinite(value)) return wrong();
+  std::string_view unit(end, static_cast<size_t>(last - end));
+  if (unit.ends_with('B')) unit.remove_suffix(1);
+  const bool binary = unit.ends_with('i');
+  if (binary) unit.remove_suffix(1);
+  constexpr std::string_view kUnits = "KMGT";
+  if (unit.size() > 1 || (binary && unit.empty())) return wrong();
+  if (!unit.empty()) {
+    const size_t power = kUnits.find(unit == "k" ? 'K' : unit.front());
+    if (power == kUnits.npos) return wrong();
+    value *= std::pow(binary ? 1024.0 : 1000.0, static_cast<double>(power + 1));
+  }
+  constexpr double kMost = 1e18;
+  if (value < 1 || value > kMost) return InvalidArgument("{} is out of range (1 … 1000000T)", text);
+  return static_cast<int64_t>(value);
+}
+
 Result<double> ParseNumber(std::string_view text, const Range& range) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -203,6 +225,16 @@ Flag& FlagTable::Texts(std::string_view names, std::string_view placeholder, std
       });
   flag.repeatable = true;
   return flag;
+}
+
+Flag& FlagTable::Bytes(std::string_view names, int64_t* target, std::string_view help, std::string_view unset) {
+  return AddValue(
+      names, "BYTES", "", help, unset,
+      [target](std::string_view text) -> Status {
+        ASSIGN_OR_RETURN(*target, internal::ParseBytes(text));
+        return OkStatus();
+      },
+      [target] { return *target > 0 ? std::to_string(*target) : std::string(); });
 }
 
 Flag& FlagTable::Switch(std::string_view names, bool* target, std::string_view help, std::string_view negative) {

@@ -48,6 +48,8 @@ struct Flag {
 
 namespace internal {
 Result<int64_t> ParseInt(std::string_view text, int64_t min, int64_t max);
+/// "800000000", "800M", "1.5G", "2Gi": powers of 1000, or with an i of 1024; a B may follow.
+Result<int64_t> ParseBytes(std::string_view text);
 Result<double> ParseNumber(std::string_view text, const Range& range);
 std::string ShowNumber(double value);
 template <typename T>
@@ -96,6 +98,9 @@ class FlagTable {
         },
         Shower(target));
   }
+
+  /// A number of bytes, at least 1; 0 is what an unset one holds.
+  Flag& Bytes(std::string_view names, int64_t* target, std::string_view help, std::string_view unset);
 
   /// One of several words.
   template <typename T>

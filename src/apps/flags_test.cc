@@ -103,6 +103,22 @@ TEST(Flags, RefusesWrongValuesNamingFlagValueAndRange) {
   }
 }
 
+TEST(Flags, ReadsNumbersOfBytes) {
+  const std::pair<const char*, int64_t> cases[] = {
+      {"1", 1},         {"800000000", 800'000'000}, {"800M", 800'000'000},
+      {"12kB", 12'000}, {"1.5G", 1'500'000'000},    {"2Gi", int64_t{2} << 30},
+      {"0.5KiB", 512},  {"3TB", 3'000'000'000'000}};
+  for (const auto& [text, bytes] : cases) {
+    const auto parsed = internal::ParseBytes(text);
+    ASSERT_TRUE(parsed.ok()) << text;
+    EXPECT_EQ(*parsed, bytes) << text;
+  }
+  for (const char* text :
+       {"", "G", "-1", "0", "0.2", "1X", "1iB", "1GG", "1 G", "1e30", "nan", "inf", "5Gib", "0x10"}) {
+    EXPECT_EQ(internal::ParseBytes(text).status().code(), StatusCode::kInvalidArgument) << text;
+  }
+}
+
 TEST(Flags, NamesTheNearestFlag) {
   Values v;
   EXPECT_EQ(v.Parse({"--tmep", "1"}).message(), "unknown flag --tmep; did you mean --temp?");

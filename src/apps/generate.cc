@@ -92,7 +92,9 @@ class GenerateVerb final : public Verb {
     if (!result.ok()) return result.status();
     const GenerationOutput& output = *result;
     if (json_) {
-      RETURN_IF_ERROR(WriteStdout(JsonLine(ToJson(request, output))));
+      boost::json::object object = ToJson(request, output);
+      object["memory_plan"] = PlanJson(engine.memory_plan());
+      RETURN_IF_ERROR(WriteStdout(JsonLine(object)));
     } else {
       RETURN_IF_ERROR(streaming ? WriteStdout("\n") : WriteSamples(text, output));
       WriteStderr(Figures(engine, output));

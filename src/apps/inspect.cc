@@ -22,7 +22,8 @@ class InspectVerb final : public Verb {
   std::string_view description() const override {
     return "usage: kvasir inspect [-m] MODEL [--tensors] [--check-tensors] [--json]\n\n"
            "Shows the resolved architecture, the plan of memory, and the tensors of a Hugging Face folder, a\n"
-           ".safetensors, .gguf or packed file.\n";
+           ".safetensors, .gguf or packed file. Of a config.json, or a folder with nothing else, it shows the\n"
+           "architecture and the rule of weight memory: 4 bytes a parameter in fp32, 2 in 16 bits.\n";
   }
 
   void AddFlags(FlagTable& flags) override {
@@ -32,7 +33,11 @@ class InspectVerb final : public Verb {
     model_.AddDType(flags);
     model_.AddKvType(flags);
     model_.AddContext(flags);
+    model_.AddBatch(flags);
+    model_.AddCache(flags);
+    model_.AddAttention(flags);
     model_.AddThreads(flags);
+    model_.AddMemoryLimit(flags);
     flags.Group("Output");
     flags.Switch("--tensors", &tensors_, "List the tensors (--json always does).");
     flags.Switch("--check-tensors", &check_,
@@ -43,12 +48,19 @@ class InspectVerb final : public Verb {
 
   Status Run() override {
     model_.ApplyVerbose();
+    model_.ApplyMemoryLimit();
     ASSIGN_OR_RETURN(const std::filesystem::path path, FindModel(model_.model));
+    if (const auto config = ConfigAlone(path)) {
+      if (check_) return InvalidArgument("{}: has no tensors to check", path.string());
+      ASSIGN_OR_RETURN(const DecoderSpec spec, ReadConfig(*config));
+      return PrintConfig(path, spec);
+    }
     ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(path));
+    ASSIGN_OR_RETURN(const Plan plan, MakePlan(path, files));
     const auto tensors = files.source->tensors();
     std::vector<std::optional<TensorStats>> stats(tensors.size());
     if (check_) Check(tensors, stats);
-    RETURN_IF_ERROR(json_ ? PrintJson(files, stats) : PrintText(files, stats));
+    RETURN_IF_ERROR(json_ ? PrintJson(files, plan, stats) : PrintText(files, plan, stats));
     return CheckResult(tensors, stats);
   }
 
@@ -78,24 +90,75 @@ class InspectVerb final : public Verb {
     return InvalidData("{} tensor{} with values that are not finite: {}", count, count == 1 ? "" : "s", bad);
   }
 
+  /// The config.json that `path` is, or that lies in a folder without any weights.
+  static std::optional<std::filesystem::path> ConfigAlone(const std::filesystem::path& path) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    if (!fs::is_directory(path, error)) {
+      return path.extension() == ".json" && !path.filename().string().ends_with(".index.json") ? std::optional(path)
+                                                                                               : std::nullopt;
+    }
+    if (!fs::exists(path / "config.json", error)) return std::nullopt;
+    for (const auto& entry : fs::directory_iterator(path, error)) {
+      const std::string name = entry.path().filename().string();
+      for (const char* ending : {".safetensors", ".safetensors.index.json", ".gguf", ".bin", ".pt", ".pth"}) {
+        if (name.ends_with(ending)) return std::nullopt;
+      }
+    }
+    return path / "config.json";
+  }
+
   struct Plan {
     MemoryPlan plan;
-    DType dtype;
-    KvType kv_type;
-    int64_t context;
+    int64_t available = 0;
+    std::string refusal;  // empty: it fits
   };
 
-  Plan MakePlan(const DecoderSpec& spec) const {
-    Plan result;
-    result.dtype = model_.dtype.value_or(spec.dtype);
-    result.kv_type = model_.kv_type.value_or(result.dtype == DType::kF32 ? KvType::kF32 : KvType::kBF16);
-    result.context = model_.context.value_or(spec.context);
-    result.plan = PlanMemory(spec, result.dtype, result.kv_type);
+  Result<Plan> MakePlan(const std::filesystem::path& path, const ModelFiles& files) const {
+    const EngineOptions options = model_.Options();
+    const int threads = options.threads > 0 ? options.threads : AvailableProcessors();
+    LoadOptions load;
+    load.dtype = options.dtype;
+    load.weights = options.weights;
+    ASSIGN_OR_RETURN(const WeightNeed weights, PlanWeightMemory(path, files, load, threads));
+    ASSIGN_OR_RETURN(const KernelSet* const kernels, SelectKernelSet());
+    RunShape run = PlannedRun(options, weights, threads, *kernels);
+    Plan result{.plan = {}, .available = AvailableMemory(), .refusal = {}};
+    auto fitted = FitMemory(files.spec, weights, run, result.available);
+    if (fitted.ok()) {
+      result.plan = *std::move(fitted);
+      return result;
+    }
+    if (fitted.status().code() != StatusCode::kResourceExhausted) return fitted.status();
+    result.refusal = fitted.status().message();
+    if (run.context == 0) run.context = 1;
+    ASSIGN_OR_RETURN(result.plan, PlanMemory(files.spec, weights, run));
     return result;
   }
 
-  Status PrintJson(const ModelFiles& files, const std::vector<std::optional<TensorStats>>& stats) const {
-    const Plan plan = MakePlan(files.spec);
+  Status PrintConfig(const std::filesystem::path& path, const DecoderSpec& spec) const {
+    const int64_t parameters = ParameterCount(spec);
+    if (json_) {
+      return WriteStdout(JsonLine({{"path", path.string()},
+                                   {"format", "config"},
+                                   {"spec", SpecJson(spec)},
+                                   {"memory",
+                                    {{"parameters", parameters},
+                                     {"fp32_rule_bytes", RuleBytesFp32(parameters)},
+                                     {"bits16_rule_bytes", RuleBytes16Bit(parameters)}}},
+                                   {"tensors", boost::json::array()}}));
+    }
+    return WriteText(fmt::format("model         {} (a config without weights)\n", path.string()) + SpecText(spec) +
+                     RuleText(parameters));
+  }
+
+  static std::string RuleText(int64_t parameters) {
+    return fmt::format("parameters    {:.2f} M: {} in fp32, {} in 16 bits\n", static_cast<double>(parameters) / 1e6,
+                       GigabytesText(RuleBytesFp32(parameters)), GigabytesText(RuleBytes16Bit(parameters)));
+  }
+
+  Status PrintJson(const ModelFiles& files, const Plan& plan,
+                   const std::vector<std::optional<TensorStats>>& stats) const {
     boost::json::array tensors;
     for (size_t i = 0; i < files.source->tensors().size(); ++i) {
       const RawTensor& tensor = files.source->tensors()[i];
@@ -112,33 +175,29 @@ class InspectVerb final : public Verb {
       }
       tensors.push_back(std::move(object));
     }
+    boost::json::object memory = PlanJson(plan.plan);
+    memory["available_bytes"] = plan.available;
+    memory["fits"] = plan.refusal.empty();
     return WriteStdout(JsonLine({{"path", files.path.string()},
                                  {"format", files.format},
                                  {"spec", SpecJson(files.spec)},
-                                 {"memory",
-                                  {{"parameters", plan.plan.parameters},
-                                   {"dtype", DTypeName(plan.dtype)},
-                                   {"weights_bytes", plan.plan.weight_bytes},
-                                   {"kv_type", KvTypeName(plan.kv_type)},
-                                   {"kv_bytes_per_token", plan.plan.kv_bytes_per_token},
-                                   {"context", plan.context},
-                                   {"kv_cache_bytes", plan.plan.kv_bytes_per_token * plan.context}}},
+                                 {"memory", std::move(memory)},
                                  {"tensors", std::move(tensors)}}));
   }
 
-  Status PrintText(const ModelFiles& files, const std::vector<std::optional<TensorStats>>& stats) const {
-    const Plan plan = MakePlan(files.spec);
+  Status PrintText(const ModelFiles& files, const Plan& plan,
+                   const std::vector<std::optional<TensorStats>>& stats) const {
     const auto tensors = files.source->tensors();
     int64_t stored = 0;
     for (const RawTensor& tensor : tensors) stored += tensor.bytes;
     std::string text = fmt::format("model         {} ({}, {} tensors, {})\n", files.path.string(), files.format,
                                    tensors.size(), HumanBytes(stored));
     text += SpecText(files.spec);
-    text += fmt::format("parameters    {:.2f} M\n", static_cast<double>(plan.plan.parameters) / 1e6);
-    text +=
-        fmt::format("memory        weights {} as {}; KV cache {} per token as {}, {} for {} tokens\n",
-                    HumanBytes(plan.plan.weight_bytes), DTypeName(plan.dtype), HumanBytes(plan.plan.kv_bytes_per_token),
-                    KvTypeName(plan.kv_type), HumanBytes(plan.plan.kv_bytes_per_token * plan.context), plan.context);
+    text += RuleText(plan.plan.parameters);
+    text += fmt::format("memory        {}; a token takes {} of KV cache as {}\n", plan.plan.Text(plan.available),
+                        GigabytesText(plan.plan.kv_bytes_per_token), KvTypeName(plan.plan.kv_type));
+    if (!plan.plan.note.empty()) text += fmt::format("              {}\n", plan.plan.note);
+    if (!plan.refusal.empty()) text += fmt::format("does not fit  {}\n", plan.refusal);
     if (tensors_ || check_) {
       for (size_t i = 0; i < tensors.size(); ++i) {
         text += fmt::format("{:<52} {:<6} {:<20}", tensors[i].name, DTypeName(tensors[i].dtype),

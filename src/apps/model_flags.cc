@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "apps/terminal.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "io/gguf.h"
 
@@ -71,6 +72,12 @@ void ModelFlags::AddPreTokenizer(FlagTable& flags) {
              "GGUF: how the vocabulary divides text; an unknown name lists the known ones.", "as the file says");
 }
 
+void ModelFlags::AddMemoryLimit(FlagTable& flags) {
+  flags.Bytes("--memory-limit", &memory_limit,
+              "Memory that kvasir may take; a model that needs more is refused before it is loaded.",
+              "what the machine or its cgroup has free");
+}
+
 void ModelFlags::AddVerbose(FlagTable& flags) {
   flags.Switch("-v,--verbose", &verbose, "Log what is being done to standard error.");
 }
@@ -86,11 +93,14 @@ void ModelFlags::AddAll(FlagTable& flags) {
   AddCache(flags);
   AddAttention(flags);
   AddPreTokenizer(flags);
+  AddMemoryLimit(flags);
 }
 
 void ModelFlags::ApplyVerbose() const {
   if (verbose) SetLogLevel(LogLevel::kInfo);
 }
+
+void ModelFlags::ApplyMemoryLimit() const { SetMemoryLimit(memory_limit); }
 
 EngineOptions ModelFlags::Options() const {
   EngineOptions options;
@@ -127,12 +137,17 @@ Result<std::filesystem::path> FindModel(const std::string& model) {
 
 Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet) {
   flags.ApplyVerbose();
+  flags.ApplyMemoryLimit();
   ASSIGN_OR_RETURN(options.model, FindModel(flags.model));
   Progress progress("loading", !quiet);
   options.progress = [&](int64_t done, int64_t total) { progress.Update(done, total, HumanBytes(total)); };
-  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Load(options));
-  if (!quiet && !engine->context_note().empty()) Note(engine->context_note());
-  return engine;
+  if (!quiet) options.planned = ShowPlan;
+  return Engine::Load(options);
+}
+
+void ShowPlan(const MemoryPlan& plan, int64_t available) {
+  WriteStderr(plan.Text(available));
+  if (!plan.note.empty()) Note(plan.note);
 }
 
 Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path, const std::string& pre) {

@@ -25,6 +25,7 @@ struct ModelFlags {
   CacheMode cache = CacheMode::kDynamic;
   bool plain_attention = false;
   std::string pre_tokenizer;
+  int64_t memory_limit = 0;  // bytes; 0: what is free
   bool verbose = false;
 
   void AddModel(FlagTable& flags);
@@ -36,6 +37,7 @@ struct ModelFlags {
   void AddCache(FlagTable& flags);
   void AddAttention(FlagTable& flags);
   void AddPreTokenizer(FlagTable& flags);
+  void AddMemoryLimit(FlagTable& flags);
   void AddVerbose(FlagTable& flags);
   /// All of them, under the title "Model".
   void AddAll(FlagTable& flags);
@@ -43,15 +45,20 @@ struct ModelFlags {
   EngineOptions Options() const;
   /// Raises the log level when --verbose was given.
   void ApplyVerbose() const;
+  /// Sets the process's memory limit to --memory-limit.
+  void ApplyMemoryLimit() const;
 };
 
 /// `model`, or when it is empty the demonstration model: $KVASIR_DEMO_MODEL, else models/demo two levels above the
 /// program (a build folder inside the source tree), else share/kvasir/models/demo beside an installed program's bin.
 Result<std::filesystem::path> FindModel(const std::string& model);
 
-/// Loads the model (an empty path is the demonstration model) with progress on a terminal; says aloud how the context
-/// was chosen unless `quiet`.
+/// Loads the model (an empty path is the demonstration model) with progress on a terminal. Says before that what it
+/// needs and what is free, and how the context was chosen, unless `quiet`.
 Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet);
+
+/// Says on standard error what `plan` needs, what is free, and what is odd about it.
+void ShowPlan(const MemoryPlan& plan, int64_t available);
 
 /// The tokenizer of a model folder, a file in one, or a GGUF file, without its weights. `pre` is for GGUF only.
 Result<std::unique_ptr<Tokenizer>> LoadModelTokenizer(const std::filesystem::path& path, const std::string& pre);

@@ -6,8 +6,6 @@
 #include <cmath>
 #include <iterator>
 
-#include "apps/terminal.h"
-
 namespace kvasir::apps {
 namespace {
 
@@ -57,6 +55,27 @@ boost::json::object MemoryJson(const MemoryReport& memory) {
           {"process_peak_bytes", memory.process_peak}};
 }
 
+boost::json::object PlanJson(const MemoryPlan& plan) {
+  return {{"parameters", plan.parameters},
+          {"fp32_rule_bytes", RuleBytesFp32(plan.parameters)},
+          {"bits16_rule_bytes", RuleBytes16Bit(plan.parameters)},
+          {"dtype", DTypeName(plan.dtype)},
+          {"weights_bytes", plan.weights},
+          {"weights_mapped", plan.weights_mapped},
+          {"kv_type", KvTypeName(plan.kv_type)},
+          {"kv_bytes_per_token", plan.kv_bytes_per_token},
+          {"context", plan.context},
+          {"kv_cache_bytes", plan.kv_cache},
+          {"activation_bytes", plan.activations},
+          {"process_bytes", plan.process},
+          {"needed_bytes", plan.Needed()},
+          {"process_peak_bytes", plan.process_peak}};
+}
+
+std::string_view KvTypeName(KvType type) {
+  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "bf16";
+}
+
 std::string Figures(Engine& engine, const GenerationOutput& output) {
   const Timings& t = output.timings;
   const MemoryReport& m = output.memory;
@@ -65,8 +84,8 @@ std::string Figures(Engine& engine, const GenerationOutput& output) {
   line += fmt::format(", {:.1f} tok/s · decode {} tokens, {:.1f} tok/s", PerSecond(t.prefill_tokens, t.prefill_ms),
                       t.decode_tokens, PerSecond(t.decode_tokens, t.decode_ms));
   line += fmt::format(" · load {:.0f} ms · weights {}, KV {}, activations {}, process peak {}", t.load_ms,
-                      HumanBytes(m.weights), HumanBytes(m.kv_cache), HumanBytes(m.activation_peak),
-                      HumanBytes(m.process_peak));
+                      GigabytesText(m.weights), GigabytesText(m.kv_cache), GigabytesText(m.activation_peak),
+                      GigabytesText(m.process_peak));
   line += fmt::format(" · {}, {} thread{}", KernelSetName(*engine.exec().kernels), engine.threads(),
                       engine.threads() == 1 ? "" : "s");
   return line;

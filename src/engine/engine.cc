@@ -8,27 +8,10 @@
 #include "base/log.h"
 #include "engine/generation.h"
 #include "engine/generation_config.h"
-#include "engine/memory_need.h"
 #include "engine/step_runner.h"
+#include "model/activation_bytes.h"
 
 namespace kvasir {
-namespace {
-
-constexpr int64_t kUnknownContext = 2048;  // when a model does not say what it was trained on
-// Left beside activations: stacks, tables of blocks, texts, the allocator's slack. (The whole process takes some 20 MiB
-// with a model of 6 MiB.)
-constexpr int64_t kProcessReserve = int64_t{32} << 20;
-constexpr int64_t kLogitRows = 64;
-
-int64_t TrainedContext(const DecoderSpec& spec) { return spec.context > 0 ? spec.context : kUnknownContext; }
-
-/// The most positions a model can take at all; 0: no bound.
-int64_t HardContextLimit(const DecoderSpec& spec) {
-  const auto* learned = std::get_if<LearnedPosition>(&spec.position);
-  return learned ? learned->rows - learned->offset : 0;
-}
-
-}  // namespace
 
 struct Engine::Impl {
   EngineOptions options;
@@ -39,57 +22,35 @@ struct Engine::Impl {
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat_template;
   GenerationDefaults defaults;
-  KvType kv_type = KvType::kBF16;
-  int64_t context = 0;
-  std::string context_note;
+  MemoryPlan plan;
   std::unique_ptr<KvCache> cache;
   std::optional<StepRunner> runner;
   KeptSequence kept;
   double load_ms = 0;
 
-  Status ChooseContext();
+  Status PlanRun(const DecoderSpec& spec, const WeightNeed& weights);
   Status CheckRequest(const GenerationRequest& request) const;
 };
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
-Status Engine::Impl::ChooseContext() {
-  const DecoderSpec& spec = model->spec();
-  const int64_t hard = HardContextLimit(spec);
-  const int64_t trained = TrainedContext(spec);
-  const int64_t wanted = options.context > 0 ? options.context : hard > 0 ? std::min(trained, hard) : trained;
-  if (options.context > 0 && hard > 0 && wanted > hard) {
-    return InvalidArgument("-c {} is beyond the model's {} learned positions", wanted, hard);
-  }
-  // Free memory is divided into a fixed part, which grows with the model's width and -b (a model of 1 B parameters at
-  // -b 512 takes some 100 MB: 2·4 bytes · 512 tokens · 20,000 values, and 68 rows of logits), and one that grows with
-  // the context. One sequence must fit in full; further ones share its prompt and are refused when memory runs out.
-  const int64_t chunk = std::min(options.prefill_chunk, wanted);
-  const int64_t fixed = kProcessReserve + ActivationBytes(spec, chunk, options.max_sequences);
-  int64_t per_token = KvBytesPerToken(model->kv_shapes(), kv_type);
-  if (options.plain_attention) per_token += PlainAttentionBytesPerToken(spec, chunk);
+RunShape PlannedRun(const EngineOptions& options, const WeightNeed& weights, int threads, const KernelSet& kernels) {
+  return {.kv_type = options.kv_type.value_or(DefaultKvType(weights.dtype())),
+          .cache = options.cache == CacheMode::kStatic ? CacheKind::kStatic : CacheKind::kDynamic,
+          .context = options.context,
+          .chunk = options.prefill_chunk,
+          .sequences = options.max_sequences,
+          .plain_attention = options.plain_attention,
+          .threads = threads,
+          .kernels = &kernels};
+}
+
+Status Engine::Impl::PlanRun(const DecoderSpec& spec, const WeightNeed& weights) {
+  const RunShape run = PlannedRun(options, weights, pool->size(), *ctx.kernels);
   const int64_t available = AvailableMemory();
-  const int64_t fits = std::max<int64_t>(available - fixed, 0) / std::max<int64_t>(per_token, 1);
-  const auto megabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
-  context = wanted;
-  if (fits < 1) {
-    return ResourceExhausted("no memory is left for a KV cache: {:.0f} MB are free, {:.0f} MB are needed beside it",
-                             megabytes(available), megabytes(fixed));
-  }
-  if (fits < wanted && options.context > 0) {
-    return ResourceExhausted(
-        "-c {} needs {:.0f} MB of KV cache and {:.0f} MB beside it, {:.0f} MB are free; use a smaller -c", wanted,
-        megabytes(per_token) * static_cast<double>(wanted), megabytes(fixed), megabytes(available));
-  }
-  if (fits < wanted) {
-    context = fits;
-    context_note =
-        fmt::format("context {} of {} tokens: that is what fits into {:.0f} MB of free memory with {:.0f} MB beside it",
-                    context, trained, megabytes(available), megabytes(fixed));
-  } else if (wanted > trained) {
-    context_note = fmt::format("context {} is beyond the {} tokens the model was trained on", wanted, trained);
-  }
+  ASSIGN_OR_RETURN(plan, FitMemory(spec, weights, run, available));
+  if (options.planned) options.planned(plan, available);
   return OkStatus();
 }
 
@@ -133,17 +94,14 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
   ASSIGN_OR_RETURN(impl->defaults, LoadGenerationDefaults(files.folder, files.spec, impl->tokenizer.get()));
   // A model that asks for beam search by itself needs room for its beams.
   impl->options.max_sequences = std::max<int64_t>(options.max_sequences, impl->defaults.beams.num_beams);
-  ASSIGN_OR_RETURN(
-      impl->model,
-      Model::Load(options.model, {.dtype = options.dtype, .weights = options.weights, .progress = options.progress},
-                  *impl->pool));
-  impl->kv_type = options.kv_type.value_or(impl->model->dtype() == DType::kF32 ? KvType::kF32 : KvType::kBF16);
-  RETURN_IF_ERROR(impl->ChooseContext());
+  LoadOptions load{.dtype = options.dtype, .weights = options.weights, .progress = options.progress, .planned = {}};
+  load.planned = [&](const DecoderSpec& spec, const WeightNeed& weights) { return impl->PlanRun(spec, weights); };
+  ASSIGN_OR_RETURN(impl->model, Model::Load(options.model, load, *impl->pool));
   ASSIGN_OR_RETURN(impl->cache,
                    MakeKvCache(options.cache == CacheMode::kStatic ? CacheKind::kStatic : CacheKind::kDynamic,
                                {.layers = impl->model->kv_shapes(),
-                                .type = impl->kv_type,
-                                .max_tokens = impl->context,
+                                .type = impl->plan.kv_type,
+                                .max_tokens = impl->plan.context,
                                 .max_sequences = impl->options.max_sequences}));
   impl->runner.emplace(*impl->model, *impl->cache, impl->ctx, options.prefill_chunk, options.plain_attention);
   impl->load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
@@ -153,8 +111,8 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
 const Model& Engine::model() const { return *impl_->model; }
 const Tokenizer* Engine::tokenizer() const { return impl_->tokenizer.get(); }
 const GenerationDefaults& Engine::defaults() const { return impl_->defaults; }
-int64_t Engine::context() const { return impl_->context; }
-const std::string& Engine::context_note() const { return impl_->context_note; }
+int64_t Engine::context() const { return impl_->plan.context; }
+const MemoryPlan& Engine::memory_plan() const { return impl_->plan; }
 double Engine::load_ms() const { return impl_->load_ms; }
 const EngineOptions& Engine::options() const { return impl_->options; }
 int Engine::threads() const { return impl_->pool->size(); }
@@ -170,8 +128,10 @@ Result<const ChatTemplate*> Engine::chat_template() {
   return &*impl_->chat_template;
 }
 
-MemoryReport Engine::Memory() const {
-  return {.weights = impl_->model->weight_bytes(),
+MemoryReport Engine::Memory() const { return ReportMemory(*impl_->model); }
+
+MemoryReport ReportMemory(const Model& model) {
+  return {.weights = model.weight_bytes(),
           .kv_cache = GetMemoryUse(MemoryOwner::kKvCache).peak,
           .activation_peak = GetMemoryUse(MemoryOwner::kActivations).peak,
           .process_peak = PeakResidentMemory()};
@@ -189,11 +149,11 @@ Status Engine::Impl::CheckRequest(const GenerationRequest& request) const {
                            misfit ? "; its tokenizer is for a larger one" : "");
   }
   const int64_t length = static_cast<int64_t>(request.prompt.size());
-  if (length >= context) {
+  if (length >= plan.context) {
     return InvalidArgument(
         "the prompt has {} tokens, the context holds {} and needs room for an answer; shorten the "
         "prompt or raise -c",
-        length, context);
+        length, plan.context);
   }
   if (request.max_new_tokens < 1)
     return InvalidArgument("-n {}: at least 1 new token is needed", request.max_new_tokens);
@@ -220,7 +180,7 @@ Result<GenerationOutput> Engine::Generate(const GenerationRequest& request, cons
   const GenerationContext context{.runner = *impl_->runner,
                                   .cache = *impl_->cache,
                                   .cache_mode = impl_->options.cache,
-                                  .context = impl_->context,
+                                  .context = impl_->plan.context,
                                   .tokenizer = impl_->tokenizer.get(),
                                   .eos = impl_->defaults.eos,
                                   .kept = impl_->kept};
@@ -241,20 +201,20 @@ Status Engine::ForEachLogits(std::span<const TokenId> tokens, int64_t first_row,
                              const std::function<Status(int64_t, MatView<const float>)>& consume) {
   const auto length = static_cast<int64_t>(tokens.size());
   if (tokens.empty()) return InvalidArgument("there are no tokens to run");
-  if (length > impl_->context) {
-    return InvalidArgument("{} tokens; the context holds {}: give fewer or a larger -c", length, impl_->context);
+  if (length > impl_->plan.context) {
+    return InvalidArgument("{} tokens; the context holds {}: give fewer or a larger -c", length, impl_->plan.context);
   }
   if (first_row < 0 || first_row >= length) return InvalidArgument("row {} of {} tokens", first_row, length);
   DropKept();
   ASSIGN_OR_RETURN(const SeqId seq, impl_->cache->Create());
   const auto run = [&]() -> Status {
     const int64_t vocab = impl_->model->spec().vocab_size;
-    Arena arena;
-    ASSIGN_OR_RETURN(float* data, arena.Allocate<float>(std::min(kLogitRows, length - first_row) * vocab));
     const StepInput input{.seq = seq, .tokens = tokens, .planned_length = length};
     return impl_->runner->RunRows(input, first_row, [&](int64_t row, MatView<const float> hidden) -> Status {
-      for (int64_t at = 0; at < hidden.rows; at += kLogitRows) {
-        const int64_t count = std::min(kLogitRows, hidden.rows - at);
+      // Behind the hidden states, where the forward pass had its own.
+      ASSIGN_OR_RETURN(float* data, impl_->arena.Allocate<float>(std::min(kTextLogitRows, hidden.rows) * vocab));
+      for (int64_t at = 0; at < hidden.rows; at += kTextLogitRows) {
+        const int64_t count = std::min(kTextLogitRows, hidden.rows - at);
         const MatView<float> logits(data, count, vocab);
         RETURN_IF_ERROR(impl_->model->Logits(impl_->ctx, hidden.Rows(at, count), logits));
         RETURN_IF_ERROR(consume(row + at, logits));

@@ -16,6 +16,7 @@
 #include "decode/stop.h"
 #include "kernels/exec.h"
 #include "kv/cache.h"
+#include "model/memory_plan.h"
 #include "model/model.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -38,7 +39,12 @@ struct EngineOptions {
   std::string pre_tokenizer;                       // GGUF: how text is divided; empty: as the file says
   bool load_tokenizer = true;                      // a missing tokenizer is then no error, but text cannot be used
   std::function<void(int64_t, int64_t)> progress;  // bytes packed, bytes in all
+  /// Called once with a plan that fits, before any weight is read; `available` is what is free then, in bytes.
+  std::function<void(const MemoryPlan&, int64_t available)> planned;
 };
+
+/// What an engine with these options runs, for plans of memory.
+RunShape PlannedRun(const EngineOptions& options, const WeightNeed& weights, int threads, const KernelSet& kernels);
 
 /// Defaults of generation_config.json (or GGUF), where the file gives them; else greedy.
 struct GenerationDefaults {
@@ -80,12 +86,15 @@ struct Timings {
   int64_t decode_tokens = 0;   // generated after the first one of each sample
 };
 
+/// Peaks since the start or ResetMemoryPeaks (P7).
 struct MemoryReport {
   int64_t weights = 0;
-  int64_t kv_cache = 0;  // peak
+  int64_t kv_cache = 0;
   int64_t activation_peak = 0;
-  int64_t process_peak = 0;
+  int64_t process_peak = 0;  // resident, pages of mapped files included
 };
+/// The report for a process that holds these weights.
+MemoryReport ReportMemory(const Model& model);
 
 struct GenerationOutput {
   std::vector<GeneratedSample> samples;
@@ -109,8 +118,8 @@ class Engine {
   /// The model's chat template, compiled at first use; NotFound when it has none.
   Result<const ChatTemplate*> chat_template();
   int64_t context() const;  // tokens that one sequence may hold
-  /// One line saying how the context was chosen, when it was not given and had to be less than the trained length.
-  const std::string& context_note() const;
+  /// What loading said it would take; its note says how the context was chosen where that is worth a line.
+  const MemoryPlan& memory_plan() const;
   double load_ms() const;
   MemoryReport Memory() const;
   const EngineOptions& options() const;

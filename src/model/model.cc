@@ -59,7 +59,36 @@ void TieHead(const DecoderSpec& spec, ModelWeights& weights) {
   if (spec.head.tied) weights.head.weight = weights.embedding;
 }
 
+/// The packed file that `path` is or that lies beside it; empty when there is none.
+std::filesystem::path PackedPath(const std::filesystem::path& path, const ModelFiles& files) {
+  const std::filesystem::path packed = IsPackedFile(path) ? path : PackedFileFor(files.path);
+  std::error_code error;
+  return std::filesystem::exists(packed, error) ? packed : std::filesystem::path();
+}
+
+/// That file mapped, if it was made from these weights; else data is null.
+PackedFile MapPacked(const std::filesystem::path& path, const WeightPlan& plan, const std::string& hash) {
+  if (path.empty()) return {};
+  auto packed = OpenPackedFile(path, plan, hash);
+  if (packed.ok()) return *std::move(packed);
+  LogWarning("{}; packing again", packed.status().message());
+  return {};
+}
+
 }  // namespace
+
+Result<WeightNeed> PlanWeightMemory(const std::filesystem::path& path, const ModelFiles& files,
+                                    const LoadOptions& options, int threads) {
+  ASSIGN_OR_RETURN(const WeightRules rules, RulesFor(files));
+  ModelWeights weights;
+  ASSIGN_OR_RETURN(const WeightPlan plan,
+                   PlanWeights(files.spec, rules, *files.source, options.dtype, weights, options.weights));
+  const std::filesystem::path packed_path = PackedPath(path, files);
+  // The fingerprint reads a little of every tensor, which nobody needs without a packed file.
+  const bool mapped =
+      !packed_path.empty() && MapPacked(packed_path, plan, FingerprintModel(files.spec, *files.source)).data != nullptr;
+  return NeedOfWeights(plan, mapped, threads);
+}
 
 Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, const LoadOptions& options,
                                            ThreadPool& pool) {
@@ -72,18 +101,13 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
   impl->hash = FingerprintModel(impl->spec, *files.source);
   impl->model_name = files.path == files.folder ? "." : files.path.filename().string();
 
-  const std::filesystem::path packed_path = IsPackedFile(path) ? path : PackedFileFor(files.path);
-  std::error_code error;
-  if (std::filesystem::exists(packed_path, error)) {
-    auto packed = OpenPackedFile(packed_path, impl->plan, impl->hash);
-    if (packed.ok()) {
-      impl->packed = *std::move(packed);
-      PlaceWeights(impl->plan, impl->packed.data);
-    } else {
-      LogWarning("{}; packing again", packed.status().message());
-    }
+  impl->packed = MapPacked(PackedPath(path, files), impl->plan, impl->hash);
+  const bool mapped = impl->packed.data != nullptr;
+  if (options.planned) {
+    RETURN_IF_ERROR(options.planned(impl->spec, NeedOfWeights(impl->plan, mapped, pool.size())));
   }
-  if (!impl->packed.data) {
+  if (mapped) PlaceWeights(impl->plan, impl->packed.data);
+  if (!mapped) {
     auto buffer = PackWeights(impl->plan, pool, options.progress);
     if (!buffer.ok()) return buffer.status().WithContext(files.source->description());
     impl->buffer = *std::move(buffer);

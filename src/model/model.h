@@ -17,6 +17,7 @@
 #include "kernels/ops.h"
 #include "kv/cache.h"
 #include "model/decoder_spec.h"
+#include "model/memory_plan.h"
 
 namespace kvasir {
 
@@ -43,13 +44,8 @@ struct LoadOptions {
   std::optional<DType> weights;  // int8, nf4 or fp4: what the layers' matrices are rounded to (P3, P4)
   /// Called with (bytes packed, bytes in all) from time to time.
   std::function<void(int64_t, int64_t)> progress;
-};
-
-/// Bytes that a model takes, worked out before loading (P1).
-struct MemoryPlan {
-  int64_t parameters = 0;
-  int64_t weight_bytes = 0;        // packed
-  int64_t kv_bytes_per_token = 0;  // in the default cache type
+  /// Called once, before any weight is read or memory taken for it; an error ends the loading.
+  std::function<Status(const DecoderSpec&, const WeightNeed&)> planned;
 };
 
 /// A packed matrix of a model and the tensors that its rows come from.
@@ -117,6 +113,13 @@ struct ModelFiles {
   std::filesystem::path folder;  // where config, tokenizer and generation config are looked for
 };
 Result<ModelFiles> OpenModelFiles(const std::filesystem::path& path);
-MemoryPlan PlanMemory(const DecoderSpec& spec, DType dtype, KvType kv_type);
+
+/// The spec that a config.json gives, without any weights.
+Result<DecoderSpec> ReadConfig(const std::filesystem::path& config);
+
+/// What Model::Load(path, options, …) will take for the weights, by the headers of the files; `files` are those of
+/// `path`.
+Result<WeightNeed> PlanWeightMemory(const std::filesystem::path& path, const ModelFiles& files,
+                                    const LoadOptions& options, int threads);
 
 }  // namespace kvasir

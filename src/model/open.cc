@@ -57,20 +57,8 @@ Result<ModelFiles> OpenSafetensorsModel(const fs::path& path, const fs::path& fo
   } else {
     ASSIGN_OR_RETURN(files.source, OpenSafetensorsFolder(path));
   }
-  const fs::path config_path = folder / "config.json";
-  ASSIGN_OR_RETURN(const json::value config, ParseJsonFile(config_path));
-  if (!config.is_object()) return InvalidData("{}: is not a JSON object", config_path.string());
-  const JsonReader reader(config.get_object(), config_path.string());
-  ASSIGN_OR_RETURN(const std::string model_type, reader.String({"model_type"}));
-  for (const ModelFamily& family : ModelFamilies()) {
-    if (!Contains(family.model_types, model_type)) continue;
-    auto spec = family.parse(reader);
-    if (!spec.ok()) return Naming(config_path, spec.status());
-    files.spec = *std::move(spec);
-    return files;
-  }
-  return Unsupported("{}: model_type \"{}\" is not known; known are: {}", config_path.string(), model_type,
-                     KnownNames(false));
+  ASSIGN_OR_RETURN(files.spec, ReadConfig(folder / "config.json"));
+  return files;
 }
 
 bool IsGguf(const fs::path& file) {
@@ -81,6 +69,21 @@ bool IsGguf(const fs::path& file) {
 }
 
 }  // namespace
+
+Result<DecoderSpec> ReadConfig(const fs::path& config_path) {
+  ASSIGN_OR_RETURN(const json::value config, ParseJsonFile(config_path));
+  if (!config.is_object()) return InvalidData("{}: is not a JSON object", config_path.string());
+  const JsonReader reader(config.get_object(), config_path.string());
+  ASSIGN_OR_RETURN(const std::string model_type, reader.String({"model_type"}));
+  for (const ModelFamily& family : ModelFamilies()) {
+    if (!Contains(family.model_types, model_type)) continue;
+    auto spec = family.parse(reader);
+    if (!spec.ok()) return Naming(config_path, spec.status());
+    return spec;
+  }
+  return Unsupported("{}: model_type \"{}\" is not known; known are: {}", config_path.string(), model_type,
+                     KnownNames(false));
+}
 
 Result<ModelFiles> OpenModelFiles(const fs::path& path) {
   std::error_code error;
@@ -114,19 +117,6 @@ Result<ModelFiles> OpenModelFiles(const fs::path& path) {
   }
   if (extension == ".gguf" || IsGguf(path)) return OpenGgufModel(path);
   return OpenSafetensorsModel(path, path.parent_path(), true);
-}
-
-MemoryPlan PlanMemory(const DecoderSpec& spec, DType dtype, KvType kv_type) {
-  MemoryPlan plan;
-  plan.parameters = ParameterCount(spec);
-  plan.weight_bytes = plan.parameters * (IsFloat16Bit(dtype) ? 2 : 4);
-  std::vector<KvLayerShape> shapes;
-  shapes.reserve(spec.layers.size());
-  for (const LayerSpec& layer : spec.layers) {
-    shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
-  }
-  plan.kv_bytes_per_token = KvBytesPerToken(shapes, kv_type);
-  return plan;
 }
 
 }  // namespace kvasir

@@ -23,7 +23,8 @@ class Generate(CliTest):
 
     def test_json_has_the_promised_fields(self):
         result = self.json("-p", PROMPT, "-n", "8", "--ignore-eos")
-        self.assertEqual(set(result), {"text", "prompt_token_ids", "token_ids", "finish_reason", "timings", "memory"})
+        self.assertEqual(set(result), {"text", "prompt_token_ids", "token_ids", "finish_reason", "timings", "memory",
+                                       "memory_plan"})
         self.assertEqual(set(result["timings"]), {"load_ms", "prefill_ms", "decode_ms", "prefill_tokens",
                                                   "cached_tokens", "decode_tokens", "prefill_tok_s", "decode_tok_s"})
         self.assertEqual(set(result["memory"]), {"weights_bytes", "kv_cache_bytes", "activation_peak_bytes",
@@ -81,8 +82,31 @@ class Generate(CliTest):
             resource.setrlimit(resource.RLIMIT_AS, (160 << 20, 160 << 20))
 
         self.assertTrue(self.ok("generate", "-p", PROMPT, "-n", "4", "-t", "1", preexec=limit).text)
-        self.fails("generate", "-p", PROMPT, "-t", "1", "-c", "1000000", says=["-c 1000000 needs", "MB are free"],
+        self.fails("generate", "-p", PROMPT, "-t", "1", "-c", "1000000", says=["needs", "MB free", "for 1000000 tokens"],
                    preexec=limit)
+
+    def test_what_does_not_fit_is_refused_before_it_is_loaded(self):
+        self.fails("generate", "-p", "x", "--memory-limit", "20M", says=["needs ", " free: weights 6.3 MB as bf16",
+                                                                         "lower precision"])
+        self.fails("generate", "-p", "x", "--memory-limit", "1X", code=2, says=["--memory-limit", "1X"])
+        # A default context shrinks first, and says so.
+        fits = self.json("-p", PROMPT, "-n", "2")["memory_plan"]
+        self.assertEqual(fits["context"], 256)
+
+    @unittest.skipIf(SANITIZED, "sanitizers need memory of their own")
+    def test_runs_take_no_more_than_planned(self):
+        fixtures = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures", "models")
+        runs = [self.json("-p", " ".join(["the"] * 200), "-n", "40", "--ignore-eos", *args)
+                for args in ([], ["--attention", "plain"], ["--cache", "static", "-N", "3"], ["--kv-type", "f32", "-b", "64"])]
+        for name in ("llama-q4_0", "gpt2", "mixtral"):  # without a tokenizer only the tools run
+            runs += self.ok("bench", "-m", os.path.join(fixtures, name), "-p", "64", "-n", "4", "-r", "1", "--no-limits",
+                            "--json").json
+        for run in runs:
+            plan, memory = run["memory_plan"], run["memory"]
+            self.assertEqual(memory["weights_bytes"], plan["weights_bytes"])
+            self.assertLessEqual(memory["kv_cache_bytes"], plan["kv_cache_bytes"])
+            self.assertLessEqual(memory["activation_peak_bytes"], plan["activation_bytes"])
+            self.assertLessEqual(memory["process_peak_bytes"], plan["process_peak_bytes"])
 
     def test_stop_strings_end_the_text_before_them(self):
         whole = self.json("-p", PROMPT, "-n", "60", "--temp", "0")["text"]

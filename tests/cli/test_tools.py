@@ -29,17 +29,37 @@ class Inspect(CliTest):
         memory = result["memory"]
         stored = sum(t["bytes"] for t in result["tensors"])
         self.assertEqual(memory["parameters"] * 2, stored)
-        self.assertEqual(memory["weights_bytes"], stored)
+        self.assertEqual(memory["bits16_rule_bytes"], stored)
+        self.assertEqual(memory["fp32_rule_bytes"], 2 * stored)
+        self.assertTrue(stored <= memory["weights_bytes"] < 1.01 * stored, memory)  # norms are held in fp32
+        self.assertEqual((memory["weights_mapped"], memory["fits"]), (False, True))
         self.assertEqual(memory["kv_bytes_per_token"], 6 * 2 * 2 * 32 * 2)
         self.assertEqual(memory["kv_cache_bytes"], memory["kv_bytes_per_token"] * 256)
         plan = self.ok("inspect", DEMO, "--json", "--dtype", "f32", "--kv-type", "f16", "-c", "100").json["memory"]
         self.assertEqual(plan["weights_bytes"], stored * 2)
-        self.assertEqual(plan["kv_cache_bytes"], 6 * 2 * 2 * 32 * 2 * 100)
+        self.assertEqual(plan["kv_cache_bytes"], 6 * 2 * 2 * 32 * 2 * 128)  # blocks of 128 tokens
 
     def test_text(self):
         text = self.ok("inspect", os.path.join(DEMO, "model.safetensors"), "--tensors").text
         for part in ("6 layers", "GQA with 2 KV heads", "tied", "model.embed_tokens.weight", "[4096, 192]"):
             self.assertIn(part, text)
+
+    def test_a_plan_that_does_not_fit(self):
+        memory = self.ok("inspect", "--json", "--memory-limit", "20M").json["memory"]
+        self.assertFalse(memory["fits"])
+        self.assertLess(memory["available_bytes"], memory["needed_bytes"])
+        self.assertIn("does not fit", self.ok("inspect", "--memory-limit", "20M").text)
+
+    def test_a_config_alone(self):
+        config = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures", "configs", "mpt-30b.json")
+        memory = self.ok("inspect", config, "--json").json["memory"]
+        self.assertEqual(memory, {"parameters": 29957200896, "fp32_rule_bytes": 119828803584,
+                                  "bits16_rule_bytes": 59914401792})
+        self.assertIn("29957.20 M: 119.8 GB in fp32, 59.9 GB in 16 bits", self.ok("inspect", config).text)
+        with open(config) as file:
+            self.write("config.json", file.read())
+        self.assertEqual(self.ok("inspect", self.folder, "--json").json["memory"], memory)
+        self.fails("inspect", config, "--check-tensors", says="no tensors")
 
     def test_check_tensors(self):
         result = self.ok("inspect", "--check-tensors", "--json").json
@@ -190,6 +210,16 @@ class Bench(CliTest):
         self.assertAlmostEqual(rows[2]["bytes_per_token"] / weights, 0.5, delta=0.05)
         self.assertAlmostEqual(rows[1]["flops_per_token"] / weights, 1, delta=0.05)
 
+    def test_every_test_reports_its_own_memory(self):
+        large, small = self.ok("bench", "--tests", "pp200,tg2", "-r", "1", "--no-limits", "--json").json
+        for row in (large, small):
+            for key, planned in [("kv_cache_bytes", "kv_cache_bytes"), ("activation_peak_bytes", "activation_bytes")]:
+                self.assertLessEqual(row["memory"][key], row["memory_plan"][planned])
+                self.assertGreater(row["memory"][key], 0)
+        for key in ("kv_cache_bytes", "activation_peak_bytes"):
+            self.assertLess(small["memory"][key], large["memory"][key], key)
+        self.fails("bench", "--tests", "tg2", "--no-limits", "--memory-limit", "20M", says=["tg2: needs ", " free"])
+
     def test_tables(self):
         run = self.ok("bench", "--tests", "pp8,tg2@b3@d5", "-r", "1", "--no-limits", "-o", "md")
         self.assertRegex(run.text, r"(?m)^\| demo .*\| tg2@b3@d5 \|")
@@ -222,6 +252,9 @@ class Pack(CliTest):
         self.assertEqual(result["bytes"], os.path.getsize(file))
         args = ["generate", "-p", "Once upon a time", "-n", "24", "--temp", "0", "--json"]
         self.assertEqual(self.ok(*args, "-m", file).json["token_ids"], self.ok(*args, "-m", model).json["token_ids"])
+        held, mapped = (self.ok("inspect", path, "--json").json["memory"] for path in (model, file))
+        self.assertEqual((held["weights_mapped"], mapped["weights_mapped"]), (False, True))
+        self.assertEqual(held["needed_bytes"] - mapped["needed_bytes"], held["weights_bytes"])
         self.fails("pack", model, says=[file, "--force"])
         self.ok("pack", model, "--force")
         self.assertEqual([f for f in os.listdir(model) if ".kvasir." in f], [])

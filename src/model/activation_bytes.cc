@@ -1,0 +1,91 @@
+#include "model/activation_bytes.h"
+
+#include <algorithm>
+
+#include "base/buffer.h"
+#include "base/checked.h"
+#include "kernels/ops.h"
+
+namespace kvasir {
+namespace {
+
+int64_t Floats(int64_t count) { return Arena::Occupied(count * static_cast<int64_t>(sizeof(float))); }
+
+class Estimate {
+ public:
+  Estimate(const DecoderSpec& spec, std::span<const MatrixShape> matrices, const RunShape& run)
+      : spec_(spec), run_(run), tokens_(std::min(run.chunk, std::max(run.context, int64_t{1}) * run.sequences)) {
+    // Few tokens may take more for each thread than many do.
+    for (const MatrixShape& m : matrices) {
+      constexpr static int32_t kAnyOrder = 0;
+      const PackedWeight w{
+          .format = m.format, .rows = m.rows, .cols = m.cols, .order = m.ordered ? &kAnyOrder : nullptr};
+      for (int64_t tokens = 1; tokens < 2 * tokens_; tokens *= 2) {
+        const int64_t count = std::min(tokens, tokens_);
+        product_ = std::max(product_, MatMulScratchBytes(*run.kernels, run.threads, count, w, m.gated));
+      }
+    }
+  }
+
+  int64_t Bytes() const {
+    const int64_t hidden = Rows(spec_.project_out ? spec_.embedding_width : spec_.width);
+    int64_t pass = Embedding();
+    for (const LayerSpec& layer : spec_.layers) pass = std::max(pass, Layer(layer));
+    if (spec_.project_out) pass = std::max(pass, Rows(spec_.width) + product_);
+    pass += Rows(spec_.width);  // the residual stream
+    if (const auto* rope = std::get_if<RopePosition>(&spec_.position)) pass += Rows(rope->dim);
+    const int64_t text_logits = Floats(std::min(kTextLogitRows, tokens_) * spec_.vocab_size) + product_;
+    return hidden + std::max(pass, text_logits) + Floats(run_.sequences * spec_.vocab_size);
+  }
+
+ private:
+  int64_t Rows(int64_t width) const { return Floats(tokens_ * width); }
+
+  int64_t Embedding() const {
+    int64_t bytes = spec_.project_in ? Rows(spec_.embedding_width) + product_ : 0;
+    if (std::holds_alternative<LearnedPosition>(spec_.position)) bytes += Rows(spec_.width);
+    return bytes;
+  }
+
+  int64_t Attend(const AttentionSpec& a) const {
+    const int64_t group = a.n_heads / a.n_kv_heads;
+    if (!run_.plain_attention) {
+      return AttentionScratchBytes(run_.threads, a.n_kv_heads, a.head_dim, tokens_ * group, run_.context,
+                                   run_.sequences);
+    }
+    // All scores of a chunk, and keys and values as fp32.
+    return Floats(tokens_ * a.n_heads * run_.context) + 2 * Floats(a.n_kv_heads * run_.context * a.head_dim);
+  }
+
+  int64_t Layer(const LayerSpec& layer) const {
+    const AttentionSpec& a = layer.attention;
+    const int64_t width = spec_.width;
+    const int64_t heads = int64_t{a.n_heads} * a.head_dim;
+    const int64_t kv = int64_t{a.n_kv_heads} * a.head_dim;
+    // The branch's input, QKV and the heads' output stay until the layer ends.
+    const int64_t kept = Rows(width) + Rows(heads + 2 * kv) + Rows(heads);
+    int64_t rest = layer.attn_branch_norm ? Rows(width) : 0;
+    if (layer.parallel) rest += Rows(width);
+    const FfnSpec& ffn = layer.ffn;
+    if (ffn.moe.n_experts > 0) {
+      // The mixture, the router's scores, and an expert's inputs, inner values and outputs.
+      rest += 3 * Rows(width) + Rows(ffn.moe.n_experts) + Rows(ffn.width);
+    } else {
+      rest += Rows(ffn.width) + (layer.ffn_branch_norm ? Rows(width) : 0);
+    }
+    return kept + std::max(std::max(product_, Attend(a)), rest + product_);
+  }
+
+  const DecoderSpec& spec_;
+  const RunShape& run_;
+  int64_t tokens_;       // of the longest pass
+  int64_t product_ = 0;  // scratch of the matrix product that takes most
+};
+
+}  // namespace
+
+int64_t ActivationBytes(const DecoderSpec& spec, std::span<const MatrixShape> matrices, const RunShape& run) {
+  return Estimate(spec, matrices, run).Bytes();
+}
+
+}  // namespace kvasir
