@@ -72,10 +72,6 @@ boost::json::object PlanJson(const MemoryPlan& plan) {
           {"process_peak_bytes", plan.process_peak}};
 }
 
-std::string_view KvTypeName(KvType type) {
-  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "bf16";
-}
-
 std::string Figures(Engine& engine, const GenerationOutput& output) {
   const Timings& t = output.timings;
   const MemoryReport& m = output.memory;

@@ -17,8 +17,6 @@ boost::json::object TimingsJson(const Timings& timings);
 boost::json::object MemoryJson(const MemoryReport& memory);
 boost::json::object PlanJson(const MemoryPlan& plan);
 
-std::string_view KvTypeName(KvType type);
-
 /// "prefill 12 tokens, 812.3 tok/s · decode 127 tokens, 604.1 tok/s · …": what a run did, on one line.
 std::string Figures(Engine& engine, const GenerationOutput& output);
 

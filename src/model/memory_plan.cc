@@ -80,9 +80,9 @@ std::string Remedies(const MemoryPlan& plan, const DecoderSpec& spec, const Weig
   };
   const int64_t context = LongestContext(spec, weights, run, std::min(run.context, kMostTokens), available);
   if (context > 0) remedies.push_back(fmt::format("-c {} fits", context));
-  if (KvTypeBytes(run.kv_type) > KvTypeBytes(KvType::kBF16)) {
-    const int64_t saved = saved_by([](RunShape& other) { other.kv_type = KvType::kBF16; });
-    if (saved > 0) remedies.push_back(fmt::format("--kv-type bf16 saves {}", GigabytesText(saved)));
+  for (KvType type : {KvType::kBF16, KvType::kI8}) {
+    const int64_t saved = saved_by([type](RunShape& other) { other.kv_type = type; });
+    if (saved > 0) remedies.push_back(fmt::format("--kv-type {} saves {}", KvTypeName(type), GigabytesText(saved)));
   }
   if (run.chunk > kSmallChunk) {
     const int64_t saved = saved_by([](RunShape& other) { other.chunk = kSmallChunk; });

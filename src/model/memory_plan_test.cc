@@ -61,6 +61,8 @@ TEST(MemoryPlan, WeightsAreWhatLoadingTakes) {
   for (const char* name : {"llama", "llama-bf16", "llama-q4_0", "llama-q8_0", "gpt2", "mixtral", "gemma2"}) {
     for (LoadOptions options : {LoadOptions{}, LoadOptions{.dtype = DType::kF32}, LoadOptions{.dtype = DType::kBF16},
                                 LoadOptions{.weights = DType::kInt8}, LoadOptions{.weights = DType::kNF4}}) {
+      // What is quantised already is not rounded again.
+      if (options.weights && std::string_view(name).find("-q") != std::string_view::npos) continue;
       ResetMemoryPeaks();
       const int64_t before = GetMemoryUse(MemoryOwner::kWeights).current;
       const WeightNeed need = PlanOf(name, options).weights;
