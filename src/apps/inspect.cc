@@ -57,7 +57,7 @@ class InspectVerb final : public Verb {
     }
     ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(path));
     ASSIGN_OR_RETURN(const Plan plan, MakePlan(path, files));
-    const auto tensors = files.source->tensors();
+    const auto tensors = files.source->stored();
     std::vector<std::optional<TensorStats>> stats(tensors.size());
     if (check_) Check(tensors, stats);
     RETURN_IF_ERROR(json_ ? PrintJson(files, plan, stats) : PrintText(files, plan, stats));
@@ -160,8 +160,8 @@ class InspectVerb final : public Verb {
   Status PrintJson(const ModelFiles& files, const Plan& plan,
                    const std::vector<std::optional<TensorStats>>& stats) const {
     boost::json::array tensors;
-    for (size_t i = 0; i < files.source->tensors().size(); ++i) {
-      const RawTensor& tensor = files.source->tensors()[i];
+    for (size_t i = 0; i < files.source->stored().size(); ++i) {
+      const RawTensor& tensor = files.source->stored()[i];
       boost::json::object object{{"name", tensor.name},
                                  {"dtype", DTypeName(tensor.dtype)},
                                  {"shape", boost::json::array(tensor.shape.begin(), tensor.shape.end())},
@@ -187,7 +187,7 @@ class InspectVerb final : public Verb {
 
   Status PrintText(const ModelFiles& files, const Plan& plan,
                    const std::vector<std::optional<TensorStats>>& stats) const {
-    const auto tensors = files.source->tensors();
+    const auto tensors = files.source->stored();
     int64_t stored = 0;
     for (const RawTensor& tensor : tensors) stored += tensor.bytes;
     std::string text = fmt::format("model         {} ({}, {} tensors, {})\n", files.path.string(), files.format,

@@ -56,6 +56,8 @@ void AddRange(const RawTensor& tensor, int64_t begin, int64_t end, Partial& part
       case DType::kF16: partial.Add(static_cast<double>(ToFloat(LoadAs<Float16>(at)))); break;
       case DType::kBF16: partial.Add(static_cast<double>(ToFloat(LoadAs<BFloat16>(at)))); break;
       case DType::kF64: partial.Add(LoadAs<double>(at)); break;
+      case DType::kF8E4M3: partial.Add(static_cast<double>(E4M3ToFloat(LoadAs<uint8_t>(at)))); break;
+      case DType::kF8E5M2: partial.Add(static_cast<double>(E5M2ToFloat(LoadAs<uint8_t>(at)))); break;
       default: AddBlock(tensor.dtype, at, partial); break;
     }
   }
@@ -66,7 +68,9 @@ bool IsNumeric(DType dtype) {
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
-    case DType::kF64: return true;
+    case DType::kF64:
+    case DType::kF8E4M3:
+    case DType::kF8E5M2: return true;
     default: return IsGgufBlockType(dtype);
   }
 }

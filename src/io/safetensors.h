@@ -30,7 +30,7 @@ struct SafetensorsHeader {
 
 /// Parses the header at the front of `bytes`, the whole file. As the official parser does, it demands that the tensors
 /// lie one after another and fill the file to its end. Refused with the tensor's name: dtypes that kvasir does not
-/// read (F8_E4M3, F8_E5M2, sub-byte and complex ones). `what` begins error messages.
+/// read (F8_E8M0, sub-byte and complex ones). `what` begins error messages.
 Result<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::byte> bytes, std::string_view what);
 
 /// Opens one .safetensors file, memory-mapped. Other kinds of file (PyTorch, GGUF, Git LFS pointers) are refused by

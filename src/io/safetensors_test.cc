@@ -161,10 +161,25 @@ TEST(SafetensorsTest, BadTensorDescriptions) {
 }
 
 TEST(SafetensorsTest, RefusesOtherDtypesByName) {
-  for (const char* dtype : {"F8_E4M3", "F8_E5M2", "F4", "C64", "f32", "", "Q4_0"}) {
+  for (const char* dtype : {"F8_E8M0", "F8_E4M3FNUZ", "F4", "C64", "f32", "", "Q4_0"}) {
     const Status status = TensorError(fmt::format(R"("dtype":"{}","shape":[16],"data_offsets":[0,16])", dtype));
     EXPECT_EQ(status.code(), StatusCode::kUnsupported);
     EXPECT_TRUE(Fails(status, {"m.safetensors: tensor \"w\"", fmt::format("its dtype {} is not supported", dtype)}));
+  }
+}
+
+TEST(SafetensorsTest, ReadsEightBitFloats) {
+  const TempFolder folder;
+  for (const auto& [name, dtype] : {std::pair("F8_E4M3", DType::kF8E4M3), std::pair("F8_E4M3FN", DType::kF8E4M3),
+                                    std::pair("F8_E5M2", DType::kF8E5M2)}) {
+    const std::string header = fmt::format(R"({{"w":{{"dtype":"{}","shape":[2,2],"data_offsets":[0,4]}}}})", name);
+    const std::string bytes = Raw(static_cast<uint64_t>(header.size())) + header + "\x38\x3c\x40\x7b";
+    const auto source = OpenSafetensors(folder.Write("m.safetensors", bytes));
+    ASSERT_TRUE(source.ok()) << source.status().message();
+    const RawTensor* tensor = (*source)->Find("w");
+    ASSERT_NE(tensor, nullptr);
+    EXPECT_EQ(tensor->dtype, dtype) << name;
+    EXPECT_EQ(tensor->bytes, 4);
   }
 }
 

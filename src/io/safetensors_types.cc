@@ -21,6 +21,9 @@ constexpr auto kNames = std::to_array<std::pair<DType, std::string_view>>({
     {DType::kI8, "I8"},
     {DType::kU8, "U8"},
     {DType::kBool, "BOOL"},
+    {DType::kF8E4M3, "F8_E4M3"},
+    {DType::kF8E4M3, "F8_E4M3FN"},  // PyTorch's own name for it, seen in files of some writers
+    {DType::kF8E5M2, "F8_E5M2"},
 });
 
 }  // namespace

@@ -12,10 +12,10 @@
 
 namespace kvasir {
 
-/// "BF16" → kBF16; nothing for dtypes that kvasir does not read (F8_E4M3, F4, complex…).
+/// "BF16" → kBF16; nothing for dtypes that kvasir does not read (F8_E8M0, F4, complex…).
 std::optional<DType> ParseSafetensorsDType(std::string_view name);
 
-/// The inverse; empty for GGUF's block types, which safetensors lacks.
+/// The inverse; empty for block types, which safetensors lacks.
 std::string_view SafetensorsDTypeName(DType type);
 
 /// The tensors of a mapped file, pointing into it. REQUIRES: file outlives them.

@@ -55,6 +55,9 @@ class TensorSource {
   /// All tensors, in the order of their files.
   virtual std::span<const RawTensor> tensors() const = 0;
 
+  /// The tensors as they lie in the files, all with `data`: others than tensors() where some of those have `rows`.
+  virtual std::span<const RawTensor> stored() const { return tensors(); }
+
   /// For messages: the file or folder it was opened from.
   virtual const std::string& description() const = 0;
 };

@@ -368,7 +368,7 @@ std::string FingerprintModel(const DecoderSpec& spec, const TensorSource& source
   Hasher hasher;
   hasher.Add(spec.family);
   hasher.Add(fmt::format("{} {} {} {}", spec.vocab_size, spec.width, spec.layers.size(), spec.context));
-  for (const RawTensor& tensor : source.tensors()) {
+  for (const RawTensor& tensor : source.stored()) {
     hasher.Add(tensor.name);
     hasher.Add(fmt::format("{} [{}]", DTypeName(tensor.dtype), fmt::join(tensor.shape, ",")));
     for (const int64_t at : {int64_t{0}, tensor.bytes / 2, tensor.bytes - kSample}) {
