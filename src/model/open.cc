@@ -4,6 +4,7 @@
 #include "io/safetensors.h"
 #include "model/model.h"
 #include "model/packed_file.h"
+#include "model/quantized_source.h"
 #include "model/weight_rules.h"
 
 namespace kvasir {
@@ -57,7 +58,13 @@ Result<ModelFiles> OpenSafetensorsModel(const fs::path& path, const fs::path& fo
   } else {
     ASSIGN_OR_RETURN(files.source, OpenSafetensorsFolder(path));
   }
-  ASSIGN_OR_RETURN(files.spec, ReadConfig(folder / "config.json"));
+  const fs::path config_path = folder / "config.json";
+  ASSIGN_OR_RETURN(const json::value config, ParseJsonFile(config_path));
+  if (!config.is_object()) return InvalidData("{}: is not a JSON object", config_path.string());
+  ASSIGN_OR_RETURN(const auto quantization,
+                   FindQuantization(JsonReader(config.get_object(), config_path.string()), folder));
+  ASSIGN_OR_RETURN(files.source, OpenQuantized(std::move(files.source), quantization));
+  ASSIGN_OR_RETURN(files.spec, ReadConfig(config_path));
   return files;
 }
 
@@ -73,7 +80,10 @@ bool IsGguf(const fs::path& file) {
 Result<DecoderSpec> ReadConfig(const fs::path& config_path) {
   ASSIGN_OR_RETURN(const json::value config, ParseJsonFile(config_path));
   if (!config.is_object()) return InvalidData("{}: is not a JSON object", config_path.string());
-  const JsonReader reader(config.get_object(), config_path.string());
+  // Families see the model as it was before it was quantised.
+  json::object plain = config.get_object();
+  for (const char* key : {"quantization_config", "compression_config"}) plain.erase(key);
+  const JsonReader reader(plain, config_path.string());
   ASSIGN_OR_RETURN(const std::string model_type, reader.String({"model_type"}));
   for (const ModelFamily& family : ModelFamilies()) {
     if (!Contains(family.model_types, model_type)) continue;
