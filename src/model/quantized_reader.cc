@@ -100,10 +100,10 @@ Result<std::vector<RawTensor>> MatrixList::Finish() const {
     constexpr size_t kShown = 64;
     std::vector<std::string> shown(missing_.begin(), missing_.end());
     shown.resize(std::min(shown.size(), kShown));
-    return InvalidData("{}: {} tensor{} of quantised matrices missing: \"{}\"{}; the checkpoint is incomplete",
-                       stored_.description(), missing_.size(), missing_.size() == 1 ? " is" : "s are",
-                       fmt::join(shown, "\", \""),
-                       missing_.size() > kShown ? fmt::format(" and {} more", missing_.size() - kShown) : "");
+    const size_t total = missing_.size();
+    return InvalidData("{}: {} tensor{} of quantised matrices {} missing: \"{}\"{}; the checkpoint is incomplete",
+                       stored_.description(), total, total == 1 ? "" : "s", total == 1 ? "is" : "are",
+                       fmt::join(shown, "\", \""), total > kShown ? fmt::format(" and {} more", total - kShown) : "");
   }
   std::map<const RawTensor*, const Added*> at;
   for (const Added& added : added_) at[added.matrix.place] = &added;
