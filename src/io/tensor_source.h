@@ -24,6 +24,8 @@ class RowEncoder {
   virtual void Encode(int64_t row, std::byte* out) const = 0;
   /// Value i of an encoded row belongs to input order()[i]; empty: to input i. The same for every row.
   virtual std::span<const int32_t> order() const { return {}; }
+  /// Gives the mapped pages of the whole matrix back; encoding more rows maps them again.
+  virtual void GiveBack() const {}
 };
 
 /// One tensor as it lies in a file: row-major, contiguous, last dimension fastest (GGUF's dimensions are reversed to

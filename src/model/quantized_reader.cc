@@ -32,10 +32,8 @@ const RawTensor* MatrixList::Need(const std::string& name) {
   return tensor;
 }
 
-void MatrixList::Add(Matrix matrix, std::shared_ptr<const RowEncoder> rows) {
-  for (const RawTensor* part : matrix.parts) {
-    if (part != nullptr) hidden_.insert(part);
-  }
+void MatrixList::AddRows(Matrix matrix, std::shared_ptr<const RowEncoder> rows) {
+  hidden_.insert(matrix.parts.begin(), matrix.parts.end());
   added_.push_back({std::move(matrix), std::move(rows)});
 }
 
@@ -86,7 +84,7 @@ void MatrixList::TellWidened() const {
     ++count;
     if (first == nullptr) first = &added.matrix;
     extra += *DTypeBytes(DType::kF32, added.matrix.rows * added.matrix.cols);
-    for (const RawTensor* part : added.matrix.parts) extra -= part != nullptr ? part->bytes : 0;
+    for (const RawTensor* part : added.matrix.parts) extra -= part->bytes;
   }
   if (count == 0) return;
   LogWarning(

@@ -47,16 +47,46 @@ class Floats {
 
 inline bool IsPlainFloat(DType type) { return type == DType::kF32 || IsFloat16Bit(type); }
 
+/// A matrix as a reader has found it.
+struct Matrix {
+  std::string name;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::optional<DType> type;            // a coded type, or nothing: it fits none
+  std::vector<int32_t> order;           // of a coded matrix
+  std::string_view misfit;              // why it fits none
+  const RawTensor* place = nullptr;     // the stored tensor where it stands in the list
+  std::vector<const RawTensor*> parts;  // the stored tensors that it is made of, `place` among them
+};
+
+/// Rows made of several stored tensors. REQUIRES: these outlive it.
+class RowsOfParts : public RowEncoder {
+ public:
+  explicit RowsOfParts(std::vector<const RawTensor*> parts) : parts_(std::move(parts)) {}
+  void GiveBack() const override {
+    for (const RawTensor* part : parts_) {
+      if (part->file != nullptr) part->file->GiveBack(part->data, static_cast<size_t>(part->bytes));
+    }
+  }
+
+ private:
+  std::vector<const RawTensor*> parts_;
+};
+
 /// Rows in blocks of a coded type. Layout is a plain struct that knows where a checkpoint keeps things:
 ///   CodedBlock Block(row, input)  scale and minimum of the block that holds this weight
 ///   uint8_t    Code(row, input)
 ///   float      Value(row, input)  the weight itself
 template <typename Layout>
-class CodedRows final : public RowEncoder {
+class CodedRows final : public RowsOfParts {
  public:
-  /// `order`: as RowEncoder::order(). REQUIRES: whole blocks of `type` in `cols`, and one CodedBlock for each of them.
-  CodedRows(Layout layout, DType type, int64_t cols, std::vector<int32_t> order)
-      : layout_(std::move(layout)), type_(type), cols_(cols), order_(std::move(order)) {}
+  /// REQUIRES: whole blocks of matrix.type in its columns, and one CodedBlock for each of them.
+  CodedRows(Layout layout, Matrix matrix)
+      : RowsOfParts(std::move(matrix.parts)),
+        layout_(std::move(layout)),
+        type_(*matrix.type),
+        cols_(matrix.cols),
+        order_(std::move(matrix.order)) {}
 
   void Encode(int64_t row, std::byte* out) const override {
     const int64_t n = DTypeBlockSize(type_);
@@ -81,9 +111,10 @@ class CodedRows final : public RowEncoder {
 
 /// Rows of fp32 values, of matrices that fit no coded type.
 template <typename Layout>
-class WideRows final : public RowEncoder {
+class WideRows final : public RowsOfParts {
  public:
-  WideRows(Layout layout, int64_t cols) : layout_(std::move(layout)), cols_(cols) {}
+  WideRows(Layout layout, Matrix matrix)
+      : RowsOfParts(std::move(matrix.parts)), layout_(std::move(layout)), cols_(matrix.cols) {}
   void Encode(int64_t row, std::byte* out) const override {
     for (int64_t k = 0; k < cols_; ++k) {
       const float value = layout_.Value(row, k);
@@ -94,18 +125,6 @@ class WideRows final : public RowEncoder {
  private:
   Layout layout_;
   int64_t cols_;
-};
-
-/// A matrix as a reader has found it.
-struct Matrix {
-  std::string name;
-  int64_t rows = 0;
-  int64_t cols = 0;
-  std::optional<DType> type;            // a coded type, or nothing: it fits none
-  std::vector<int32_t> order;           // of a coded matrix
-  std::string_view misfit;              // why it fits none
-  const RawTensor* place = nullptr;     // the stored tensor where it stands in the list
-  std::vector<const RawTensor*> parts;  // the stored tensors that are not shown any more, `place` among them
 };
 
 /// The tensors of a checkpoint while readers turn them into matrices.
@@ -121,13 +140,12 @@ class MatrixList {
 
   template <typename Layout>
   void Add(Matrix matrix, Layout layout) {
-    std::shared_ptr<const RowEncoder> rows;
+    std::erase(matrix.parts, nullptr);  // helpers that this matrix does without
     if (matrix.type) {
-      rows = std::make_shared<CodedRows<Layout>>(std::move(layout), *matrix.type, matrix.cols, std::move(matrix.order));
+      AddRows(matrix, std::make_shared<CodedRows<Layout>>(std::move(layout), matrix));
     } else {
-      rows = std::make_shared<WideRows<Layout>>(std::move(layout), matrix.cols);
+      AddRows(matrix, std::make_shared<WideRows<Layout>>(std::move(layout), matrix));
     }
-    Add(std::move(matrix), std::move(rows));
   }
   /// Leaves a stored tensor out of the list.
   void Hide(const RawTensor& tensor) { hidden_.insert(&tensor); }
@@ -150,7 +168,7 @@ class MatrixList {
     Matrix matrix;
     std::shared_ptr<const RowEncoder> rows;
   };
-  void Add(Matrix matrix, std::shared_ptr<const RowEncoder> rows);
+  void AddRows(Matrix matrix, std::shared_ptr<const RowEncoder> rows);
   void TellWidened() const;
 
   const TensorSource& stored_;
