@@ -35,4 +35,9 @@ const GgmlType* FindGgmlType(uint32_t id) {
   return at == kTypes.end() ? nullptr : &*at;
 }
 
+std::optional<uint32_t> FindGgmlTypeId(DType type) {
+  const auto at = std::ranges::find(kTypes, std::optional(type), &GgmlType::dtype);
+  return at == kTypes.end() ? std::nullopt : std::optional(at->id);
+}
+
 }  // namespace kvasir

@@ -19,5 +19,7 @@ struct GgmlType {
 
 /// Null for numbers that ggml never gave out.
 const GgmlType* FindGgmlType(uint32_t id);
+/// The inverse; nothing for types that GGUF lacks.
+std::optional<uint32_t> FindGgmlTypeId(DType type);
 
 }  // namespace kvasir
