@@ -31,5 +31,6 @@ std::unique_ptr<Verb> MakeLogitsVerb();
 std::unique_ptr<Verb> MakePerplexityVerb();
 std::unique_ptr<Verb> MakeBenchVerb();
 std::unique_ptr<Verb> MakePackVerb();
+std::unique_ptr<Verb> MakeQuantizeVerb();
 
 }  // namespace kvasir::apps

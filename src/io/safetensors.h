@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -55,5 +56,12 @@ struct TensorToWrite {
 /// tensors are laid out by falling element size, so that each is aligned for its type.
 Status WriteSafetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
                         const std::map<std::string, std::string>& metadata);
+
+/// The same with data that is made while writing: `produce(index, append)` hands over all bytes of tensors[index], in
+/// pieces of any size. What `data` says is ignored.
+using AppendBytes = std::function<Status(std::span<const std::byte>)>;
+Status StreamSafetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
+                         const std::map<std::string, std::string>& metadata,
+                         const std::function<Status(size_t index, const AppendBytes& append)>& produce);
 
 }  // namespace kvasir

@@ -16,6 +16,13 @@ namespace {
 
 std::string Quoted(std::string_view text) { return json::serialize(json::value(json::string_view(text))); }
 
+/// What shape and dtype demand; nothing where that overflows.
+std::optional<uint64_t> BytesOf(const TensorToWrite& tensor) {
+  const std::optional<int64_t> elements = CheckedProduct(tensor.shape);
+  const std::optional<int64_t> bytes = elements ? DTypeBytes(tensor.dtype, *elements) : std::nullopt;
+  return bytes ? std::optional(static_cast<uint64_t>(*bytes)) : std::nullopt;
+}
+
 /// Refuses what a reader would refuse, before anything is written.
 Status Check(const TensorToWrite& tensor, std::set<std::string_view>* names) {
   if (!IsValidUtf8(tensor.name)) return InvalidArgument("tensor \"{}\": its name is not valid UTF-8", tensor.name);
@@ -24,12 +31,7 @@ Status Check(const TensorToWrite& tensor, std::set<std::string_view>* names) {
   if (SafetensorsDTypeName(tensor.dtype).empty()) {
     return Unsupported("tensor \"{}\": safetensors has no dtype for {}", tensor.name, DTypeName(tensor.dtype));
   }
-  const std::optional<int64_t> elements = CheckedProduct(tensor.shape);
-  const std::optional<int64_t> bytes = elements ? DTypeBytes(tensor.dtype, *elements) : std::nullopt;
-  if (!bytes || static_cast<uint64_t>(*bytes) != tensor.data.size()) {
-    return InvalidArgument("tensor \"{}\": {} bytes of data, its shape and dtype say {}", tensor.name,
-                           tensor.data.size(), bytes ? fmt::format("{}", *bytes) : "more than fits a file");
-  }
+  if (!BytesOf(tensor)) return InvalidArgument("tensor \"{}\": is larger than fits a file", tensor.name);
   return OkStatus();
 }
 
@@ -47,7 +49,7 @@ std::string Header(std::span<const TensorToWrite* const> order, const std::map<s
   uint64_t at = 0;
   for (const TensorToWrite* tensor : order) {
     if (text.size() > 1) text += ',';
-    const uint64_t end = at + tensor->data.size();
+    const uint64_t end = at + *BytesOf(*tensor);
     text += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[", Quoted(tensor->name), SafetensorsDTypeName(tensor->dtype));
     for (size_t i = 0; i < tensor->shape.size(); ++i) text += fmt::format("{}{}", i == 0 ? "" : ",", tensor->shape[i]);
     text += fmt::format("],\"data_offsets\":[{},{}]}}", at, end);
@@ -63,8 +65,9 @@ std::string Header(std::span<const TensorToWrite* const> order, const std::map<s
 
 }  // namespace
 
-Status WriteSafetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
-                        const std::map<std::string, std::string>& metadata) {
+Status StreamSafetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
+                         const std::map<std::string, std::string>& metadata,
+                         const std::function<Status(size_t index, const AppendBytes& append)>& produce) {
   std::set<std::string_view> names;
   std::vector<const TensorToWrite*> order;
   for (const TensorToWrite& tensor : tensors) {
@@ -84,8 +87,26 @@ Status WriteSafetensors(const std::filesystem::path& file, std::span<const Tenso
   ASSIGN_OR_RETURN(const std::unique_ptr<AtomicFile> out, AtomicFile::Create(file));
   const std::string header = Header(order, metadata);
   RETURN_IF_ERROR(out->Write(std::as_bytes(std::span(header))));
-  for (const TensorToWrite* tensor : order) RETURN_IF_ERROR(out->Write(tensor->data));
+  for (const TensorToWrite* tensor : order) {
+    const int64_t begin = out->size();
+    const AppendBytes append = [&](std::span<const std::byte> bytes) { return out->Write(bytes); };
+    RETURN_IF_ERROR(produce(static_cast<size_t>(tensor - tensors.data()), append));
+    KVASIR_CHECK(static_cast<uint64_t>(out->size() - begin) == *BytesOf(*tensor));
+  }
   return out->Commit();
+}
+
+Status WriteSafetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
+                        const std::map<std::string, std::string>& metadata) {
+  for (const TensorToWrite& tensor : tensors) {
+    const std::optional<uint64_t> bytes = BytesOf(tensor);
+    if (bytes == tensor.data.size()) continue;
+    return InvalidArgument("{}: tensor \"{}\": {} bytes of data, its shape and dtype say {}", file.string(),
+                           tensor.name, tensor.data.size(),
+                           bytes ? fmt::format("{}", *bytes) : "more than fits a file");
+  }
+  return StreamSafetensors(file, tensors, metadata,
+                           [&](size_t index, const AppendBytes& append) { return append(tensors[index].data); });
 }
 
 }  // namespace kvasir

@@ -91,6 +91,9 @@ struct ModelFamily {
   std::vector<std::string_view> gguf_architectures;
   Result<DecoderSpec> (*parse_gguf)(const GgufFile& file) = nullptr;
   Result<WeightRules> (*rules_gguf)(const DecoderSpec& spec, const GgufFile& file) = nullptr;
+
+  /// The architecture that checkpoints of this family are written as in GGUF; empty: not yet.
+  std::string_view gguf_written_as;
 };
 
 /// All families: every `ModelFamily Name() {` in model/families/ (cmake/model_families.cmake makes the list).

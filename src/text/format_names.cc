@@ -143,6 +143,15 @@ const ByteLevelRecipe* FindGgufPreTokenizer(std::string_view name) {
   return found == std::end(kGgufPreTokenizers) ? nullptr : &Recipe(found->recipe);
 }
 
+std::string_view FindGgufPreTokenizerName(const std::vector<std::string>& patterns, bool nfc, bool ignore_merges) {
+  for (const PreTokenizerName& entry : kGgufPreTokenizers) {
+    const ByteLevelRecipe& recipe = Recipe(entry.recipe);
+    const bool same = std::equal(patterns.begin(), patterns.end(), recipe.patterns.begin(), recipe.patterns.end());
+    if (same && recipe.nfc == nfc && recipe.ignore_merges == ignore_merges) return entry.name;
+  }
+  return {};
+}
+
 std::string GgufPreTokenizerNames() {
   std::vector<std::string_view> names;
   for (const PreTokenizerName& entry : kGgufPreTokenizers) names.push_back(entry.name);
@@ -150,11 +159,22 @@ std::string GgufPreTokenizerNames() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+std::string_view GgufVocabularyName(GgufVocabulary kind) {
+  switch (kind) {
+    case GgufVocabulary::kSentencePiece: return "llama";
+    case GgufVocabulary::kByteLevel: return "gpt2";
+    case GgufVocabulary::kWordPiece: return "bert";
+    case GgufVocabulary::kUnigram: return "t5";
+    case GgufVocabulary::kUnknown: break;
+  }
+  return {};
+}
+
 GgufVocabulary FindGgufVocabulary(std::string_view name) {
-  if (name == "llama") return GgufVocabulary::kSentencePiece;
-  if (name == "gpt2") return GgufVocabulary::kByteLevel;
-  if (name == "bert") return GgufVocabulary::kWordPiece;
-  if (name == "t5") return GgufVocabulary::kUnigram;
+  for (const GgufVocabulary kind : {GgufVocabulary::kSentencePiece, GgufVocabulary::kByteLevel,
+                                    GgufVocabulary::kWordPiece, GgufVocabulary::kUnigram}) {
+    if (GgufVocabularyName(kind) == name) return kind;
+  }
   return GgufVocabulary::kUnknown;
 }
 

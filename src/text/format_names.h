@@ -23,12 +23,16 @@ struct ByteLevelRecipe {
 
 /// The recipe that "tokenizer.ggml.pre" names; null when the name is not known.
 const ByteLevelRecipe* FindGgufPreTokenizer(std::string_view name);
+/// A name for a division of text that a tokenizer.json describes, the most usual one; empty when there is none.
+std::string_view FindGgufPreTokenizerName(const std::vector<std::string>& patterns, bool nfc, bool ignore_merges);
 /// The names that are known, sorted, with commas.
 std::string GgufPreTokenizerNames();
 
 /// The kinds of model that "tokenizer.ggml.model" names.
 enum class GgufVocabulary { kSentencePiece, kByteLevel, kWordPiece, kUnigram, kUnknown };
 GgufVocabulary FindGgufVocabulary(std::string_view name);
+/// The inverse; empty for kUnknown.
+std::string_view GgufVocabularyName(GgufVocabulary kind);
 
 /// What a Hugging Face tokenizer class adds to its files.
 struct TokenizerClass {

@@ -137,7 +137,8 @@ ModelFamily Gemma() {
           .rules = Rules1,
           .gguf_architectures = {"gemma"},
           .parse_gguf = ParseGguf1,
-          .rules_gguf = RulesGguf};
+          .rules_gguf = RulesGguf,
+          .gguf_written_as = "gemma"};
 }
 
 ModelFamily Gemma2() {
@@ -147,7 +148,8 @@ ModelFamily Gemma2() {
           .rules = Rules2,
           .gguf_architectures = {"gemma2"},
           .parse_gguf = ParseGguf2,
-          .rules_gguf = RulesGguf};
+          .rules_gguf = RulesGguf,
+          .gguf_written_as = "gemma2"};
 }
 
 }  // namespace kvasir::families

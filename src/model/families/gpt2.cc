@@ -114,7 +114,8 @@ ModelFamily Gpt2() {
           .rules = Rules,
           .gguf_architectures = {"gpt2"},
           .parse_gguf = ParseGguf,
-          .rules_gguf = RulesGguf};
+          .rules_gguf = RulesGguf,
+          .gguf_written_as = "gpt2"};
 }
 
 }  // namespace kvasir::families

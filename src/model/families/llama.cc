@@ -59,9 +59,13 @@ ModelFamily Llama() {
           .rules = Rules,
           .gguf_architectures = {"llama"},
           .parse_gguf = ParseGguf,
-          .rules_gguf = RulesGguf};
+          .rules_gguf = RulesGguf,
+          .gguf_written_as = "llama"};
 }
 
-ModelFamily Mistral() { return {.name = "mistral", .model_types = {"mistral"}, .parse = ParseMistral, .rules = Rules}; }
+ModelFamily Mistral() {
+  return {
+      .name = "mistral", .model_types = {"mistral"}, .parse = ParseMistral, .rules = Rules, .gguf_written_as = "llama"};
+}
 
 }  // namespace kvasir::families

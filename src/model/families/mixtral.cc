@@ -36,6 +36,8 @@ Result<WeightRules> Rules(const DecoderSpec& spec, const TensorSource& source) {
 
 }  // namespace
 
-ModelFamily Mixtral() { return {.name = "mixtral", .model_types = {"mixtral"}, .parse = Parse, .rules = Rules}; }
+ModelFamily Mixtral() {
+  return {.name = "mixtral", .model_types = {"mixtral"}, .parse = Parse, .rules = Rules, .gguf_written_as = "llama"};
+}
 
 }  // namespace kvasir::families

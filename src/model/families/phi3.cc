@@ -62,7 +62,8 @@ ModelFamily Phi3() {
           .rules = Rules,
           .gguf_architectures = {"phi3"},
           .parse_gguf = ParseGguf,
-          .rules_gguf = RulesGguf};
+          .rules_gguf = RulesGguf,
+          .gguf_written_as = "phi3"};
 }
 
 }  // namespace kvasir::families

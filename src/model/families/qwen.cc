@@ -76,7 +76,8 @@ ModelFamily Qwen2() {
           .rules = Rules,
           .gguf_architectures = {"qwen2"},
           .parse_gguf = ParseGguf2,
-          .rules_gguf = RulesGguf};
+          .rules_gguf = RulesGguf,
+          .gguf_written_as = "qwen2"};
 }
 
 ModelFamily Qwen3() {
@@ -86,7 +87,8 @@ ModelFamily Qwen3() {
           .rules = Rules,
           .gguf_architectures = {"qwen3"},
           .parse_gguf = ParseGguf3,
-          .rules_gguf = RulesGguf};
+          .rules_gguf = RulesGguf,
+          .gguf_written_as = "qwen3"};
 }
 
 }  // namespace kvasir::families
