@@ -17,8 +17,16 @@ struct Step {
   const ForwardBatch& batch;
   KvCache& cache;
   std::vector<int64_t> first_position;  // per sequence: the position (and slot) of its first new token
-  MatView<const float> cos_sin;         // [tokens, dim], RoPE only
+  MatView<const float> cos_sin = {};    // [tokens, dim], RoPE only
+  int cached_from = 0;                  // the model's layer that is the cache's layer 0
+  LayerPart last = LayerPart::kDown;    // where each layer ends
 };
+
+Step MakeStep(ExecContext& ctx, const DecoderSpec& spec, const ForwardBatch& batch, KvCache& cache) {
+  Step step{ctx, spec, batch, cache, {}};
+  for (const ForwardSequence& sequence : batch.sequences) step.first_position.push_back(cache.Length(sequence.seq));
+  return step;
+}
 
 NormArgs ToArgs(const NormSpec& spec, const Norm& norm) {
   return {.weight = norm.weight,
@@ -135,6 +143,7 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
     RETURN_IF_ERROR(MatMul(step.ctx, h, part, {.bias = bias}, qkv.Cols(first, part.rows)));
     first += part.rows;
   }
+  if (step.last == LayerPart::kQkv) return out;
   const MatView<float> q = qkv.Cols(0, q_width);
   const MatView<float> k = qkv.Cols(q_width, kv_width);
   const MatView<float> v = qkv.Cols(q_width + kv_width, kv_width);
@@ -147,7 +156,7 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
     const ForwardSequence& sequence = step.batch.sequences[s];
     const int64_t begin = sequence.first_token;
     const int64_t slot = step.first_position[s];
-    KvView kv = step.cache.View(sequence.seq, layer);
+    KvView kv = step.cache.View(sequence.seq, layer - step.cached_from);
     kv.length = slot + sequence.count;
     writes.push_back(
         {.k = k.Rows(begin, sequence.count), .v = v.Rows(begin, sequence.count), .kv = kv, .first_slot = slot});
@@ -195,6 +204,7 @@ Status RunFfn(const Step& step, const LayerSpec& spec, const LayerWeights& weigh
   RETURN_IF_ERROR(MatMul(step.ctx, h, weights.ffn.up.weight,
                          {.bias = weights.ffn.up.bias, .activation = spec.ffn.activation, .gated = spec.ffn.gated},
                          inner));
+  if (step.last == LayerPart::kUp) return OkStatus();
   return AddBranch(step, inner, weights.ffn.down, spec.ffn_branch_norm, weights.ffn_branch_norm, x);
 }
 
@@ -212,6 +222,7 @@ Status RunLayer(const Step& step, int layer, const LayerWeights& weights, MatVie
   ASSIGN_OR_RETURN(MatView<float> attn_buffer, NewMatrix(step.ctx, x.rows, x.cols));
   const MatView<const float> attn_in = NormOrSelf(step, spec.attn_norm, weights.attn_norm, x, attn_buffer);
   ASSIGN_OR_RETURN(const MatView<float> heads, AttendHeads(step, layer, weights, attn_in));
+  if (step.last == LayerPart::kQkv) return OkStatus();
 
   if (spec.parallel) {
     // Both branches read x as it was, so the FFN's input is made before attention is added.
@@ -226,10 +237,12 @@ Status RunLayer(const Step& step, int layer, const LayerWeights& weights, MatVie
       ffn_in = ffn_buffer;
     }
     RETURN_IF_ERROR(AddBranch(step, heads, weights.out, spec.attn_branch_norm, weights.attn_branch_norm, x));
+    if (step.last == LayerPart::kOut) return OkStatus();
     return RunFfn(step, spec, weights, ffn_in, x);
   }
 
   RETURN_IF_ERROR(AddBranch(step, heads, weights.out, spec.attn_branch_norm, weights.attn_branch_norm, x));
+  if (step.last == LayerPart::kOut) return OkStatus();
   if (spec.attn_residual_norm) {
     Normalize(step.ctx, x, ToArgs(*spec.attn_residual_norm, weights.attn_residual_norm), x);
   }
@@ -245,9 +258,7 @@ Status RunLayer(const Step& step, int layer, const LayerWeights& weights, MatVie
 
 Result<MatView<float>> RunForward(ExecContext& ctx, const DecoderSpec& spec, const ModelWeights& weights,
                                   const ForwardBatch& batch, KvCache& cache) {
-  Step step{ctx, spec, batch, cache, {}, {}};
-  for (const ForwardSequence& sequence : batch.sequences) step.first_position.push_back(cache.Length(sequence.seq));
-
+  Step step = MakeStep(ctx, spec, batch, cache);
   const int64_t outputs = static_cast<int64_t>(batch.output_rows.size());
   const int64_t head_width = spec.project_out ? spec.embedding_width : spec.width;
   ASSIGN_OR_RETURN(MatView<float> hidden, NewMatrix(ctx, outputs, head_width));
@@ -274,6 +285,20 @@ Result<MatView<float>> RunForward(ExecContext& ctx, const DecoderSpec& spec, con
   if (spec.project_out) RETURN_IF_ERROR(MatMul(ctx, kept, weights.project_out, {}, hidden));
   ctx.scratch->Rewind(step_mark);
   return hidden;
+}
+
+Status RunEmbedding(ExecContext& ctx, const DecoderSpec& spec, const ModelWeights& weights, const ForwardBatch& batch,
+                    KvCache& cache, MatView<float> x) {
+  return Embed(MakeStep(ctx, spec, batch, cache), weights, x);
+}
+
+Status RunSingleLayer(ExecContext& ctx, const DecoderSpec& spec, const LayerWeights& weights, int layer,
+                      const ForwardBatch& batch, KvCache& cache, LayerPart last, MatView<float> x) {
+  Step step = MakeStep(ctx, spec, batch, cache);
+  step.cached_from = layer;
+  step.last = last;
+  if (const auto* rope = std::get_if<RopePosition>(&spec.position)) RETURN_IF_ERROR(FillRope(*rope, step));
+  return RunLayer(step, layer, weights, x);
 }
 
 Status RunHead(ExecContext& ctx, const DecoderSpec& spec, const ModelWeights& weights, MatView<const float> hidden,

@@ -27,14 +27,6 @@ Model::~Model() = default;
 
 namespace {
 
-Result<WeightRules> RulesFor(const ModelFiles& files) {
-  for (const ModelFamily& family : ModelFamilies()) {
-    if (family.name != files.spec.family) continue;
-    return files.gguf ? family.rules_gguf(files.spec, *files.gguf) : family.rules(files.spec, *files.source);
-  }
-  return Internal("no family is named \"{}\"", files.spec.family);
-}
-
 /// What each packed matrix was made of.
 std::vector<MatrixInfo> DescribeMatrices(const WeightPlan& plan) {
   std::vector<MatrixInfo> matrices;
@@ -88,6 +80,14 @@ Result<WeightNeed> PlanWeightMemory(const std::filesystem::path& path, const Mod
   const bool mapped =
       !packed_path.empty() && MapPacked(packed_path, plan, FingerprintModel(files.spec, *files.source)).data != nullptr;
   return NeedOfWeights(plan, mapped, threads);
+}
+
+Result<WeightRules> RulesFor(const ModelFiles& files) {
+  for (const ModelFamily& family : ModelFamilies()) {
+    if (family.name != files.spec.family) continue;
+    return files.gguf ? family.rules_gguf(files.spec, *files.gguf) : family.rules(files.spec, *files.source);
+  }
+  return Internal("no family is named \"{}\"", files.spec.family);
 }
 
 Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, const LoadOptions& options,

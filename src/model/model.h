@@ -21,6 +21,8 @@
 
 namespace kvasir {
 
+struct WeightRules;
+
 /// One sequence's share of a step.
 struct ForwardSequence {
   SeqId seq = 0;
@@ -121,5 +123,8 @@ Result<DecoderSpec> ReadConfig(const std::filesystem::path& config);
 /// `path`.
 Result<WeightNeed> PlanWeightMemory(const std::filesystem::path& path, const ModelFiles& files,
                                     const LoadOptions& options, int threads);
+
+/// Which rows of the files' tensors make up each weight.
+Result<WeightRules> RulesFor(const ModelFiles& files);
 
 }  // namespace kvasir

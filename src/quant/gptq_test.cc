@@ -151,7 +151,7 @@ TEST_P(GptqOracle, SameCodesUpToRoundingOfFp32) {
 INSTANTIATE_TEST_SUITE_P(Cases, GptqOracle,
                          ::testing::Values("b4_g128", "b4_g32_act", "b3_g64_sym", "b2_row", "b8_row_sym_act",
                                            "b4_g192"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 TEST(Gptq, IndependentInputsAreRoundedToNearest) {
   const int64_t rows = 9;
