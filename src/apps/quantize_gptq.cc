@@ -21,8 +21,6 @@
 namespace kvasir::apps {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr const char* kMarker = "kvasir_quantize.json";
 constexpr int64_t kMomentsBudget = int64_t{2} << 30;  // bytes of second moments at once, unless one is larger
 constexpr LayerPart kParts[] = {LayerPart::kQkv, LayerPart::kOut, LayerPart::kUp, LayerPart::kDown};
