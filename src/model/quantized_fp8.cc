@@ -10,6 +10,9 @@
 namespace kvasir::quantized {
 namespace {
 
+/// Inputs that share a scale in packed weights.
+constexpr int64_t kPackedScale = 128;
+
 /// Rows and columns that share a scale; 0: the settings do not say.
 struct BlockShape {
   int64_t rows = 0;
@@ -79,8 +82,8 @@ Status AddFp8(MatrixList& list, const RawTensor& weight, BlockShape block) {
   const int64_t values = DTypeBlockSize(type);
   if (matrix.cols % values != 0) {
     matrix.misfit = "its rows do not divide into blocks of 32";
-  } else if (block.cols < matrix.cols && block.cols % values != 0) {
-    matrix.misfit = "its blocks are no multiples of 32";
+  } else if (block.cols < matrix.cols && block.cols % kPackedScale != 0) {
+    matrix.misfit = "its blocks are no multiples of 128";
   } else {
     matrix.type = type;
   }

@@ -503,6 +503,16 @@ TEST(Quantized, Fp8ThatIsWrong) {
   EXPECT_TRUE(stacked.FailsWith({kQ + ".weight", "must be a matrix"}));
 }
 
+TEST(Quantized, Fp8InSmallBlocksIsWidened) {
+  Checkpoint checkpoint("llama-fp8-channel");
+  checkpoint.Config("\"activation_scale_ub\"", "\"weight_block_size\": [1, 64], \"activation_scale_ub\"");
+  checkpoint[kDown + ".weight_scale"].Reshape({64, 2});
+  const auto files = checkpoint.Open();
+  ASSERT_TRUE(files.ok()) << files.status().message();
+  EXPECT_EQ(files->source->Find(kDown + ".weight")->dtype, DType::kF32);
+  EXPECT_EQ(files->source->Find(kQ + ".weight")->dtype, DType::kScaledE4M3);
+}
+
 TEST(Quantized, Fp8WithoutSettingsIsFoundByItsScales) {
   Checkpoint checkpoint("llama-fp8-channel");
   checkpoint.Config("\"quantization_config\"", "\"other_config\"");

@@ -65,6 +65,17 @@ std::vector<Fixture> AllFixtures() {
   return fixtures;
 }
 
+std::vector<Fixture> QuantisedFixtures() {
+  std::vector<Fixture> fixtures;
+  for (const auto& folder : fs::directory_iterator(fs::path(KVASIR_FIXTURES) / "quantized")) {
+    const fs::path path = folder.path();
+    fixtures.push_back({.name = TestName(path.filename().string()), .model = path, .folder = path});
+  }
+  KVASIR_CHECK(fixtures.size() > 20);
+  std::ranges::sort(fixtures, {}, &Fixture::name);
+  return fixtures;
+}
+
 Result<Expected> LoadExpected(const fs::path& folder) {
   ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> source, OpenSafetensors(folder / "expected.safetensors"));
   Expected expected;

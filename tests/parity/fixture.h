@@ -34,6 +34,9 @@ struct Fixture {
 /// Aborts when there are none.
 std::vector<Fixture> AllFixtures();
 
+/// Checkpoints that others have quantised (tools/fixtures/make_quantized_fixtures.py), sorted by name.
+std::vector<Fixture> QuantisedFixtures();
+
 Result<Expected> LoadExpected(const std::filesystem::path& folder);
 
 /// Threads, scratch and kernels for one test.

@@ -180,5 +180,8 @@ TEST_P(Parity, PlainAttentionAgrees) {
 INSTANTIATE_TEST_SUITE_P(Models, Parity, ::testing::ValuesIn(AllFixtures()),
                          [](const ::testing::TestParamInfo<Fixture>& fixture) { return fixture.param.name; });
 
+INSTANTIATE_TEST_SUITE_P(Quantised, Parity, ::testing::ValuesIn(QuantisedFixtures()),
+                         [](const ::testing::TestParamInfo<Fixture>& fixture) { return fixture.param.name; });
+
 }  // namespace
 }  // namespace kvasir::parity

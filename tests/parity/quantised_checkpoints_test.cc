@@ -12,8 +12,6 @@
 namespace kvasir::parity {
 namespace {
 
-namespace fs = std::filesystem;
-
 /// Another source's tensors, those that are made row by row or are eight-bit floats as fp32 [outputs, inputs].
 class WideSource final : public TensorSource {
  public:
@@ -89,17 +87,6 @@ TEST_P(QuantisedCheckpoints, LogitsOfTheirRows) {
   const auto logits = LogitsBySpec(files->spec, *files, wide, *expected, runtime, DType::kF32);
   ASSERT_TRUE(logits.ok()) << logits.status().message();
   EXPECT_LE(RelativeError(*logits, expected->logits, expected->LargestLogit()), 1e-4f);
-}
-
-std::vector<Fixture> QuantisedFixtures() {
-  std::vector<Fixture> fixtures;
-  for (const auto& folder : fs::directory_iterator(fs::path(KVASIR_FIXTURES) / "quantized")) {
-    std::string name = folder.path().filename().string();
-    std::ranges::replace(name, '-', '_');
-    fixtures.push_back({.name = std::move(name), .model = folder.path(), .folder = folder.path()});
-  }
-  std::ranges::sort(fixtures, {}, &Fixture::name);
-  return fixtures;
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, QuantisedCheckpoints, ::testing::ValuesIn(QuantisedFixtures()),
