@@ -78,7 +78,7 @@ class Collector final : public MatMulObserver {
 
 /// Takes the observer off again, whatever happens.
 struct Observing {
-  Observing(ExecContext& ctx, MatMulObserver* observer) : ctx(ctx) { ctx.observer = observer; }
+  Observing(ExecContext& context, MatMulObserver* observer) : ctx(context) { ctx.observer = observer; }
   ~Observing() { ctx.observer = nullptr; }
   Observing(const Observing&) = delete;
   Observing& operator=(const Observing&) = delete;
