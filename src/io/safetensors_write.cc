@@ -99,6 +99,7 @@ Status StreamSafetensors(const std::filesystem::path& file, std::span<const Tens
 Status WriteSafetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
                         const std::map<std::string, std::string>& metadata) {
   for (const TensorToWrite& tensor : tensors) {
+    if (SafetensorsDTypeName(tensor.dtype).empty()) continue;  // refused below
     const std::optional<uint64_t> bytes = BytesOf(tensor);
     if (bytes == tensor.data.size()) continue;
     return InvalidArgument("{}: tensor \"{}\": {} bytes of data, its shape and dtype say {}", file.string(),
