@@ -82,6 +82,8 @@ class PerplexityVerb final : public Verb {
     options.dtype.reset();
     options.weights.reset();
     options.kv_type.reset();
+    options.pre_tokenizer.clear();
+    options.load_tokenizer = false;
     ASSIGN_OR_RETURN(reference_, Engine::Load(options));
     const int32_t own = engine.model().spec().vocab_size;
     const int32_t other = reference_->model().spec().vocab_size;
