@@ -122,9 +122,9 @@ Result<int64_t> ParseBytes(std::string_view text) {
   const auto wrong = [&] { return InvalidArgument("\"{}\" is no number of bytes, such as 800M, 1.5G or 2Gi", text); };
   double value = 0;
   const char* const last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, value);
+  const auto [end, error] = std::from_chars(text.begin(), last, value);
   if (error != std::errc() || !std::isfinite(value)) return wrong();
-  std::string_view unit(end, static_cast<size_t>(last - end));
+  std::string_view unit = text.substr(text.size() - static_cast<size_t>(last - end));
   if (unit.ends_with('B')) unit.remove_suffix(1);
   const bool binary = unit.ends_with('i');
   if (binary) unit.remove_suffix(1);

@@ -25,7 +25,7 @@ class QuantizeVerb final : public Verb {
            "q2_k q5_1 q5_0 q4_1 q4_0 iq4_nl iq4_xs mxfp4 f32 f16 bf16. Mixtures give more bits to the output and to\n"
            "what feeds the residual stream: q5_k_m q5_k_s q4_k_m q4_k_s q3_k_l q3_k_m q3_k_s q2_k_m. A FOLDER takes\n"
            "f32, f16 or bf16.\n"
-           "  kvasir quantize -m models/demo -o demo.gguf --type q4_k_m --calibration text.txt\n"
+           "  kvasir quantize -m models/demo -o demo.gguf --type q4_k_m --pre gpt-2 --calibration text.txt\n"
            "  kvasir quantize -m big.gguf -o small.gguf --type q4_k --keep output=q6_k --keep 'blk.*.attn_v=q6_k'\n";
   }
 
@@ -67,6 +67,7 @@ class QuantizeVerb final : public Verb {
  private:
   static std::vector<std::pair<std::string, size_t>> MethodChoices() {
     std::vector<std::pair<std::string, size_t>> choices;
+    choices.reserve(Methods().size());
     for (size_t i = 0; i < Methods().size(); ++i) choices.emplace_back(Methods()[i].first, i);
     return choices;
   }

@@ -119,6 +119,7 @@ class Run {
 
   Result<TypePlan> Plan() const {
     std::vector<TensorToType> tensors;
+    tensors.reserve(source_.tensors.size());
     for (const SourceTensor& tensor : source_.tensors) {
       tensors.push_back({tensor.name, tensor.shape, tensor.dtype});
     }

@@ -22,8 +22,6 @@ constexpr int32_t kUserDefined = 4;
 constexpr int32_t kUnused = 5;
 constexpr int32_t kByte = 6;
 
-constexpr std::string_view kMarker = "\u2581";
-
 std::string_view TypeOf(const json::value* value) {
   if (value == nullptr || !value->is_object()) return {};
   const json::value* type = value->get_object().if_contains("type");
@@ -90,7 +88,8 @@ class Writer {
     if (byte_level_) {
       entries_.push_back(GgufInts32("tokenizer.ggml.token_type", types_));
       std::vector<std::string> lines;
-      for (const auto& [left, right] : merges_) lines.push_back(left + " " + right);
+      lines.reserve(merges_.size());
+      for (const auto& [left, right] : merges_) lines.push_back(fmt::format("{} {}", left, right));
       entries_.push_back(GgufTexts("tokenizer.ggml.merges", lines));
     } else {
       entries_.push_back(GgufFloats32("tokenizer.ggml.scores", Scores()));
@@ -177,7 +176,7 @@ class Writer {
     prefix_ = HasPrepend(normalizer);
     if (TypeOf(pre_tokenizer) == "Metaspace") {
       prefix_ = TextOf(*pre_tokenizer, "prepend_scheme").value_or("always") != "never";
-    } else if (TypeOf(pre_tokenizer) != "" && TypeOf(pre_tokenizer) != "Split") {
+    } else if (!TypeOf(pre_tokenizer).empty() && TypeOf(pre_tokenizer) != "Split") {
       return Unsupported("{}: its pre-tokenizer \"{}\" cannot be written to GGUF", what_, TypeOf(pre_tokenizer));
     }
     return OkStatus();
@@ -265,9 +264,7 @@ class Writer {
 std::vector<std::string> Samples(const Tokenizer& tokenizer) {
   std::vector<std::string> samples = {
       "Hello, world! It's 12345 o'clock; don't you THINK we'll see?\n\n  Indented\ttext...   end ",
-      "na\u00efve caf\u00e9 \u00dcber stra\u00dfe \u4f60\u597d\u4e16\u754c 2024\u5e74 "
-      "\u041f\u0440\u0438\u0432\u0435\u0442 "
-      "\u0645\u0631\u062d\u0628\u0627 \U0001F600\U0001F680",
+      "naïve café Über straße 你好世界 2024年 Привет مرحبا \U0001F600\U0001F680",
       "def f(x):\n    return x**2 + 3.14e-10  # CamelCase snake_case http://a.b/c?d=1&e=2\r\n",
       " leading",
       "",

@@ -242,11 +242,11 @@ Result<std::unique_ptr<GgufDraft>> GgufDraft::Make(std::span<const GgufEntry> en
   draft->memory_ = memory;
   draft->size_ = size;
   auto* const bytes = static_cast<char*>(memory);
-  std::memcpy(bytes, head.bytes.data(), head.bytes.size());
+  std::copy_n(head.bytes.data(), head.bytes.size(), bytes);
   int64_t at = static_cast<int64_t>(head.bytes.size());
   for (size_t i = 0; i < contents.size(); ++i) {
     KVASIR_CHECK(i < head.sizes.size() && static_cast<int64_t>(contents[i].size()) == head.sizes[i]);
-    std::memcpy(bytes + at, contents[i].data(), contents[i].size());
+    std::copy_n(contents[i].data(), contents[i].size(), bytes + at);
     at += RoundUp(head.sizes[i], kAlignment);
   }
   ASSIGN_OR_RETURN(draft->file_, GgufFile::Parse({static_cast<const std::byte*>(memory), size}, what));

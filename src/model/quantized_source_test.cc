@@ -506,7 +506,9 @@ TEST(Quantized, Fp8ThatIsWrong) {
 TEST(Quantized, Fp8InSmallBlocksIsWidened) {
   Checkpoint checkpoint("llama-fp8-channel");
   checkpoint.Config("\"activation_scale_ub\"", "\"weight_block_size\": [1, 64], \"activation_scale_ub\"");
-  checkpoint[kDown + ".weight_scale"].Reshape({64, 2});
+  for (const char* layer : {"0", "1"}) {
+    checkpoint[fmt::format("model.layers.{}.mlp.down_proj.weight_scale", layer)].Reshape({64, 2});
+  }
   const auto files = checkpoint.Open();
   ASSERT_TRUE(files.ok()) << files.status().message();
   EXPECT_EQ(files->source->Find(kDown + ".weight")->dtype, DType::kF32);
