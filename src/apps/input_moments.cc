@@ -16,12 +16,37 @@ InputMoments::InputMoments(ThreadPool& pool, const KernelSet& kernels) {
   ctx_.kernels = &kernels;
 }
 
-Status InputMoments::Watch(std::span<const LayerMatrix* const> matrices) {
+void InputKeeper::Watch(std::span<const LayerMatrix> matrices) {
+  kept_.clear();
+  for (const LayerMatrix& matrix : matrices) kept_.push_back({.matrix = &matrix});
+}
+
+void InputKeeper::OnMatMul(const PackedWeight& w, MatView<const float> x) {
+  for (Kept& kept : kept_) {
+    if (kept.matrix->data != w.data) continue;
+    kept.rows = x.rows;
+    kept.values.resize(static_cast<size_t>(x.rows * x.cols));
+    for (int64_t t = 0; t < x.rows; ++t) std::copy_n(x.row(t), x.cols, kept.values.data() + t * x.cols);
+  }
+}
+
+MatView<const float> InputKeeper::Find(const std::string& name) const {
+  for (const Kept& kept : kept_) {
+    if (kept.matrix->name == name) return {kept.values.data(), kept.rows, kept.matrix->cols};
+  }
+  return {};
+}
+
+Status InputMoments::Watch(std::span<const LayerMatrix* const> matrices, const InputKeeper* originals) {
   moments_.clear();
+  originals_ = originals;
   status_ = OkStatus();
   for (const LayerMatrix* matrix : matrices) {
     Moments moments{.matrix = matrix};
     ASSIGN_OR_RETURN(moments.sum, Buffer::Allocate(matrix->cols * matrix->cols * 4, MemoryOwner::kOther));
+    if (originals) {
+      ASSIGN_OR_RETURN(moments.drift, Buffer::Allocate(matrix->cols * matrix->cols * 4, MemoryOwner::kOther));
+    }
     moments_.push_back(std::move(moments));
   }
   return OkStatus();
@@ -80,6 +105,53 @@ Status InputMoments::Add(Moments& moments, MatView<const float> x) {
                            sum.Rows(begin, end - begin).Cols(0, end)));
   }
   moments.tokens += x.rows;
+  return originals_ ? AddDrift(moments, x, inputs, packed) : OkStatus();
+}
+
+Status InputMoments::AddDrift(Moments& moments, MatView<const float> x, MatView<const float> flipped, float* packed) {
+  const MatView<const float> original = originals_->Find(moments.matrix->name);
+  KVASIR_CHECK(original.rows == x.rows && original.cols == x.cols);
+  const int64_t lines = RoundUp(x.rows, kWeightColAlign);
+  ctx_.pool->ParallelFor(CeilDiv(x.cols, kPanelRows), 4, [&](int64_t from, int64_t to, int) {
+    for (int64_t p = from; p < to; ++p) {
+      const int64_t first = p * kPanelRows;
+      for (int64_t t = 0; t < x.rows; ++t) {
+        float* const line = packed + (p * lines + t) * kPanelRows;
+        for (int64_t i = 0; i < std::min(kPanelRows, x.cols - first); ++i) {
+          line[i] = original.row(t)[first + i] - x.row(t)[first + i];
+        }
+      }
+    }
+  });
+  const PackedWeight w{
+      .format = WeightFormat::kF32, .rows = x.cols, .cols = x.rows, .data = reinterpret_cast<const std::byte*>(packed)};
+  return MatMul(ctx_, flipped, w, {.accumulate = true}, MatView<float>(moments.drift.as<float>(), x.cols, x.cols));
+}
+
+Status AimAtOriginals(const InputMoments::Moments& moments, const GptqFactor& factor, int64_t rows, float* weights,
+                      ThreadPool& pool, const KernelSet& kernels) {
+  const int64_t cols = moments.cols();
+  PackedWeight drift{.format = WeightFormat::kF32, .rows = cols, .cols = cols};
+  ASSIGN_OR_RETURN(Buffer packed, Buffer::Allocate(drift.bytes(), MemoryOwner::kOther));
+  ASSIGN_OR_RETURN(Buffer change, Buffer::Allocate(rows * cols * 4, MemoryOwner::kOther));
+  drift.data = packed.data();
+  pool.ParallelFor(CeilDiv(cols, kPanelRows), 1, [&](int64_t from, int64_t to, int) {
+    for (int64_t p = from; p < to; ++p) {
+      PackSource sources[kPanelRows];
+      const int64_t count = std::min(kPanelRows, cols - p * kPanelRows);
+      for (int64_t i = 0; i < count; ++i) {
+        sources[i].data = moments.drift.data() + (p * kPanelRows + i) * cols * 4;
+      }
+      PackPanel({sources, static_cast<size_t>(count)}, cols, WeightFormat::kF32,
+                packed.data() + p * drift.panel_bytes());
+    }
+  });
+  Arena scratch(MemoryOwner::kOther);
+  ExecContext ctx{.pool = &pool, .scratch = &scratch, .kernels = &kernels};
+  RETURN_IF_ERROR(MatMul(ctx, MatView<const float>(weights, rows, cols), drift, {},
+                         MatView<float>(change.as<float>(), rows, cols)));
+  factor.Solve(change.as<float>(), rows, pool);
+  for (int64_t i = 0; i < rows * cols; ++i) weights[i] += change.as<float>()[i];
   return OkStatus();
 }
 

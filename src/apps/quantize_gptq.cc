@@ -72,11 +72,13 @@ std::vector<std::vector<int32_t>> CutSamples(const std::vector<int32_t>& tokens,
 
 class GptqRun {
  public:
-  GptqRun(const GptqJob& job, ThreadPool& pool, const KernelSet& kernels, LayerRunner& runner)
+  /// `original`: another runner of the same model, whose layers stay as they are; null unless it is aimed at.
+  GptqRun(const GptqJob& job, ThreadPool& pool, const KernelSet& kernels, LayerRunner& runner, LayerRunner* original)
       : job_(job),
         flags_(job.flags),
         pool_(pool),
         runner_(runner),
+        original_(original),
         moments_(pool, kernels),
         progress_(static_cast<int64_t>(runner.spec().layers.size()), !job.quiet) {
     ctx_.pool = &pool;
@@ -135,17 +137,38 @@ class GptqRun {
     const int64_t width = runner_.spec().width;
     ASSIGN_OR_RETURN(hidden_, Buffer::Allocate(count_ * length_ * width * 4, MemoryOwner::kActivations));
     ASSIGN_OR_RETURN(work_, Buffer::Allocate(length_ * width * 4, MemoryOwner::kActivations));
-    return runner_.Embed(ctx_, samples, MatView<float>(hidden_.as<float>(), count_ * length_, width));
+    RETURN_IF_ERROR(runner_.Embed(ctx_, samples, MatView<float>(hidden_.as<float>(), count_ * length_, width)));
+    if (!original_) return OkStatus();
+    ASSIGN_OR_RETURN(original_hidden_, Buffer::Allocate(hidden_.size(), MemoryOwner::kActivations));
+    std::memcpy(original_hidden_.data(), hidden_.data(), static_cast<size_t>(hidden_.size()));
+    return OkStatus();
   }
 
-  MatView<float> Sample(int64_t s) {
+  MatView<float> Sample(Buffer& hidden, int64_t s) const {
     const int64_t width = runner_.spec().width;
-    return MatView<float>(hidden_.as<float>() + s * length_ * width, length_, width);
+    return MatView<float>(hidden.as<float>() + s * length_ * width, length_, width);
+  }
+
+  /// Runs a copy of the sample up to `part` under the observer's eyes.
+  Status RunCopy(LayerRunner& runner, LayerPart part, MatView<const float> sample, MatMulObserver& observer) {
+    const MatView<float> x(work_.as<float>(), length_, runner_.spec().width);
+    std::memcpy(x.data, sample.data, static_cast<size_t>(work_.size()));
+    ctx_.observer = &observer;
+    const Status status = runner.Run(ctx_, part, x);
+    ctx_.observer = nullptr;
+    return status;
+  }
+
+  /// Whether the part's inputs can be compared: a mixture may send other tokens to its experts than the original does.
+  bool HasDrift(LayerPart part, int64_t layer) const {
+    const bool routed = runner_.spec().layers[static_cast<size_t>(layer)].ffn.moe.n_experts > 0;
+    return original_ && (part <= LayerPart::kOut || !routed);
   }
 
   /// Each part's inputs are those that the quantised parts before it make, as in the paper.
   Status RunLayer(int64_t layer) {
     RETURN_IF_ERROR(runner_.LoadLayer(static_cast<int>(layer)));
+    if (original_) RETURN_IF_ERROR(original_->LoadLayer(static_cast<int>(layer)));
     done_.clear();
     int64_t step = 0;
     for (const LayerPart part : kParts) {
@@ -163,7 +186,8 @@ class GptqRun {
     }
     for (int64_t s = 0; s < count_; ++s) {
       RETURN_IF_ERROR(CheckInterrupt());
-      RETURN_IF_ERROR(runner_.Run(ctx_, LayerPart::kDown, Sample(s)));
+      RETURN_IF_ERROR(runner_.Run(ctx_, LayerPart::kDown, Sample(hidden_, s)));
+      if (original_) RETURN_IF_ERROR(original_->Run(ctx_, LayerPart::kDown, Sample(original_hidden_, s)));
       progress_.Update(layer, step, static_cast<double>(s + 1) / static_cast<double>(count_));
     }
     return OkStatus();
@@ -178,7 +202,7 @@ class GptqRun {
       const bool wanted = std::ranges::any_of(
           matrix.sources, [&](const SourceMatrix& source) { return !IsDone(source) && CanBeQuantized(source); });
       if (!wanted) continue;
-      const int64_t own = matrix.cols * matrix.cols * 4;
+      const int64_t own = matrix.cols * matrix.cols * (original_ ? 8 : 4);
       if (groups.empty() || bytes + own > kMomentsBudget) {
         groups.emplace_back();
         bytes = 0;
@@ -192,14 +216,13 @@ class GptqRun {
   Status Observe(LayerPart part, std::span<const LayerMatrix* const> matrices, int64_t layer, int64_t step,
                  double before, double share) {
     if (flags_.nearest) return OkStatus();
-    RETURN_IF_ERROR(moments_.Watch(matrices));
-    const MatView<float> x(work_.as<float>(), length_, runner_.spec().width);
+    const bool drift = HasDrift(part, layer);
+    if (drift) keeper_.Watch(original_->matrices());
+    RETURN_IF_ERROR(moments_.Watch(matrices, drift ? &keeper_ : nullptr));
     for (int64_t s = 0; s < count_; ++s) {
       RETURN_IF_ERROR(CheckInterrupt());
-      std::memcpy(work_.data(), Sample(s).data, static_cast<size_t>(work_.size()));
-      ctx_.observer = &moments_;
-      const Status status = runner_.Run(ctx_, part, x);
-      ctx_.observer = nullptr;
+      if (drift) RETURN_IF_ERROR(RunCopy(*original_, part, Sample(original_hidden_, s), keeper_));
+      const Status status = RunCopy(runner_, part, Sample(hidden_, s), moments_);
       RETURN_IF_ERROR(moments_.status());
       RETURN_IF_ERROR(status);
       progress_.Update(layer, step, before + share * static_cast<double>(s + 1) / static_cast<double>(count_));
@@ -222,15 +245,14 @@ class GptqRun {
   /// All tensors that the packed matrix is made of: they share its inputs, whose moments are the m-th observed ones.
   Status QuantizeMatrix(const LayerMatrix& matrix, size_t m) {
     std::optional<GptqFactor> factor;
-    int64_t tokens = 0;
-    if (!flags_.nearest) {
-      InputMoments::Moments& moments = moments_.moments()[m];
-      tokens = moments.tokens;
+    InputMoments::Moments* const observed = flags_.nearest ? nullptr : &moments_.moments()[m];
+    if (observed) {
+      InputMoments::Moments& moments = *observed;
       auto made = GptqFactor::Make(moments.sum.as<float>(), matrix.cols, flags_.gptq, pool_);
       if (!made.ok()) return made.status().WithContext(matrix.name);
       factor = *std::move(made);
       moments.sum = Buffer();
-      if (tokens == 0)
+      if (moments.tokens == 0)
         Note(fmt::format("{}: no token of the calibration text came here; rounded to nearest", matrix.name));
       if (factor->damping() > flags_.gptq.damping) {
         Note(fmt::format("{}: the inputs' moments are nearly singular; damping raised from {} to {}", matrix.name,
@@ -240,14 +262,15 @@ class GptqRun {
     for (const SourceMatrix& source : matrix.sources) {
       if (IsDone(source) || !CanBeQuantized(source)) continue;
       RETURN_IF_ERROR(CheckInterrupt());
-      const Status status = QuantizeSource(source, factor ? &*factor : nullptr, tokens);
+      const Status status = QuantizeSource(source, factor ? &*factor : nullptr, observed);
       if (!status.ok()) return status.WithContext(source.tensor->name);
       done_.push_back(source);
     }
     return OkStatus();
   }
 
-  Status QuantizeSource(const SourceMatrix& source, const GptqFactor* factor, int64_t tokens) {
+  /// factor and moments are both there or both null.
+  Status QuantizeSource(const SourceMatrix& source, const GptqFactor* factor, const InputMoments::Moments* moments) {
     const int64_t rows = source.rows();
     const int64_t cols = source.cols();
     ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(rows * cols * 4, MemoryOwner::kOther));
@@ -256,10 +279,13 @@ class GptqRun {
     GptqEntry entry{.tensor = source.tensor->name,
                     .rows = rows,
                     .cols = cols,
-                    .tokens = tokens,
+                    .tokens = moments ? moments->tokens : 0,
                     .bytes_before = source.tensor->bytes};
     GptqMatrix matrix;
     if (factor) {
+      if (moments->drift.size() > 0 && EnoughTokens(*moments)) {
+        RETURN_IF_ERROR(AimAtOriginals(*moments, *factor, rows, values, pool_, *ctx_.kernels));
+      }
       ASSIGN_OR_RETURN(GptqResult result, QuantizeGptq(values, rows, *factor, flags_.gptq, pool_));
       matrix = std::move(result.matrix);
       const double whole = std::max(result.errors.weights, 1e-300);
@@ -279,6 +305,17 @@ class GptqRun {
     runner_.Replace(source, values);
     report_.matrices.push_back(std::move(entry));
     return OkStatus();
+  }
+
+  /// With hardly more tokens than inputs, what the layers before have lost cannot be told from chance.
+  bool EnoughTokens(const InputMoments::Moments& moments) {
+    if (moments.tokens >= 2 * moments.cols()) return true;
+    if (!said_few_) {
+      Note(fmt::format("{}: {} tokens are too few for {} inputs to aim at the original outputs; give a longer text",
+                       moments.matrix->name, moments.tokens, moments.cols()));
+    }
+    said_few_ = true;
+    return false;
   }
 
   void SayWhatIsKept() const {
@@ -307,15 +344,19 @@ class GptqRun {
   const GptqFlags& flags_;
   ThreadPool& pool_;
   LayerRunner& runner_;
+  LayerRunner* original_;
   Arena arena_;
   ExecContext ctx_;
   InputMoments moments_;
+  InputKeeper keeper_;
   GptqProgress progress_;
   int64_t count_ = 0;               // samples
   int64_t length_ = 0;              // tokens of each
   Buffer hidden_;                   // [count, length, width]
+  Buffer original_hidden_;          // … in the original model
   Buffer work_;                     // [length, width]: what a run may spoil
   std::vector<SourceMatrix> done_;  // of this layer
+  bool said_few_ = false;
   std::unique_ptr<CheckpointFolder> folder_;
   GptqReport report_;
 };
@@ -332,7 +373,17 @@ Result<GptqReport> QuantizeByGptq(const GptqJob& job) {
   ASSIGN_OR_RETURN(const std::unique_ptr<LayerRunner> runner, LayerRunner::Open(job.source, pool));
   RETURN_IF_ERROR(CheckGptqSource(runner->files()));
   RETURN_IF_ERROR(CheckOutputFolder(job.output, runner->files().folder, kMarker, job.force));
-  return GptqRun(job, pool, *kernels, *runner).Run();
+  std::unique_ptr<LayerRunner> original;
+  if (job.flags.aim_at_originals && !job.flags.nearest) {
+    ASSIGN_OR_RETURN(original, LayerRunner::Open(job.source, pool));
+  }
+  return GptqRun(job, pool, *kernels, *runner, original.get()).Run();
+}
+
+Status RunGptq(const GptqJob& job, bool json) {
+  CatchInterrupts();
+  ASSIGN_OR_RETURN(const GptqReport report, QuantizeByGptq(job));
+  return json ? WriteStdout(GptqJson(report, job.output)) : WriteText(GptqTable(report));
 }
 
 }  // namespace kvasir::apps

@@ -20,6 +20,7 @@ struct GptqFlags {
   int64_t samples = 128;
   std::optional<int64_t> sample_length;  // tokens; unset: the model's context, 2048 at most
   bool version_2 = false;                // checkpoint_format "gptq_v2"
+  bool aim_at_originals = true;          // make up for what the matrices before have lost, too (arXiv:2504.02692)
   bool nearest = false;                  // round to nearest on the same grids; no calibration text
   std::optional<DType> dequantize;       // write plain tensors of the quantised values
 
@@ -63,10 +64,13 @@ struct GptqReport {
 };
 
 /// Quantises the matrices of all decoder layers; embeddings, norms, biases, routers and the head stay as they are, and
-/// so does what the layout cannot hold (said aloud). Memory: the samples' hidden states, one layer in fp32, the second
-/// moments of one part of it (the experts of a mixture in groups), and what their factorisation takes; never the model.
-/// The old folder stays whole on any error.
+/// so does what the layout cannot hold (said aloud). Memory: the samples' hidden states (twice with aim_at_originals,
+/// and so what follows), one layer in fp32, the second moments of one part of it (the experts of a mixture in groups),
+/// and what their factorisation takes; never the model. The old folder stays whole on any error.
 Result<GptqReport> QuantizeByGptq(const GptqJob& job);
+
+/// The same for the command line: Ctrl-C ends it quietly, and the report goes to standard output.
+Status RunGptq(const GptqJob& job, bool json);
 
 /// The report as text, a line for each matrix, or as JSON on one line.
 std::string GptqTable(const GptqReport& report);

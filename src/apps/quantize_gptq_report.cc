@@ -30,6 +30,9 @@ void GptqFlags::Add(FlagTable& flags) {
   flags.Int("--samples", "N", &samples, 1, 1 << 20, "Samples cut from the calibration text.");
   flags.Int("--sample-length", "N", &sample_length, 1, 1 << 20, "Tokens of a sample.",
             "the model's context, at most 2048");
+  flags.Switch("--aim-at-originals", &aim_at_originals,
+               "Each matrix makes up for what those before it have lost; twice the time and memory.",
+               "--no-aim-at-originals");
   flags.Switch("--nearest", &nearest, "Round to nearest on the same grids; needs no calibration text.");
   flags.Switch("--gptq-v2", &version_2, "Store zero points as they are (checkpoint_format gptq_v2), not less one.");
   flags.Choice("--dequantize", &dequantize, {{"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}},

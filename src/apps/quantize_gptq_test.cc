@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -184,6 +185,48 @@ TEST_F(QuantizeGptqTest, TheSameForAnyNumberOfThreads) {
   job.output = top_ / "three";
   ASSERT_TRUE(QuantizeByGptq(job).ok());
   EXPECT_EQ(Content(top_ / "one" / "model.safetensors"), Content(top_ / "three" / "model.safetensors"));
+}
+
+TEST_F(QuantizeGptqTest, AimingAtTheOriginalsIsNearerToThem) {
+  // The last layer's outputs, against those of the model as it was.
+  const auto hidden = [&](const fs::path& path, const std::vector<int32_t>& tokens) {
+    ThreadPool pool(2);
+    Arena arena;
+    ExecContext ctx{.pool = &pool, .scratch = &arena, .kernels = *SelectKernelSet()};
+    const auto model = Model::Load(path, {.dtype = DType::kF32}, pool);
+    EXPECT_TRUE(model.ok());
+    const auto n = static_cast<int32_t>(tokens.size());
+    const auto cache =
+        MakeKvCache(CacheKind::kDynamic, {.layers = (*model)->kv_shapes(), .type = KvType::kF32, .max_tokens = n});
+    const SeqId sequence = *(*cache)->Create();
+    EXPECT_TRUE((*cache)->Reserve(sequence, n));
+    ForwardBatch batch{.tokens = tokens, .sequences = {{.seq = sequence, .count = n}}};
+    for (int32_t i = 0; i < n; ++i) batch.output_rows.push_back(i);
+    const auto out = (*model)->Forward(ctx, batch, **cache);
+    EXPECT_TRUE(out.ok());
+    return std::vector<float>(out->data, out->data + out->rows * out->cols);
+  };
+  GptqJob job = Job(Demo(), 4000);
+  uint32_t state = 7;
+  for (int i = 0; i < 4000; ++i) {
+    state = state * 1664525u + 1013904223u;
+    job.calibration_tokens.push_back(static_cast<int32_t>((state >> 16) % 4000u));
+  }
+  job.flags.samples = 60;
+  job.flags.sample_length = 64;
+  job.flags.gptq.bits = 3;
+  job.flags.dequantize = DType::kF32;
+  const std::vector<int32_t> unseen = {11, 2500, 77, 1234, 8, 3000, 512, 99, 2048, 1, 777, 3999};
+  const std::vector<float> want = hidden(Demo(), unseen);
+  double errors[2] = {};
+  for (const bool aim : {false, true}) {
+    job.output = top_ / (aim ? "aimed" : "plain");
+    job.flags.aim_at_originals = aim;
+    ASSERT_TRUE(QuantizeByGptq(job).ok());
+    const std::vector<float> got = hidden(job.output, unseen);
+    for (size_t i = 0; i < want.size(); ++i) errors[aim ? 1 : 0] += std::pow(got[i] - want[i], 2.0);
+  }
+  EXPECT_LT(errors[1], errors[0]);
 }
 
 TEST_F(QuantizeGptqTest, MatricesThatTheLayoutCannotHoldStay) {

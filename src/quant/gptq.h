@@ -59,7 +59,12 @@ class GptqFactor {
   const float* strip(int64_t strip, int64_t row) const { return upper_.as<float>() + (strip * cols_ + row) * kStrip; }
   static constexpr int64_t kStrip = 8;
 
+  /// rows[r] = rows[r] · inverse(H), damped, columns in their own order. rows: [count, cols].
+  void Solve(float* rows, int64_t count, ThreadPool& pool) const;
+
  private:
+  int64_t OrderAt(int64_t i) const { return order_[static_cast<size_t>(i)]; }
+
   int64_t cols_ = 0;
   int64_t dead_ = 0;
   double damping_ = 0;

@@ -222,4 +222,41 @@ Result<GptqFactor> GptqFactor::Make(const float* hessian, int64_t cols, const Gp
   return factor;
 }
 
+void GptqFactor::Solve(float* rows, int64_t count, ThreadPool& pool) const {
+  constexpr int64_t kRows = 16;  // at once, since all of U is read for them
+  const int64_t width = RoundUp(cols_, kStrip);
+  pool.ParallelFor(CeilDiv(count, kRows), 1, [&](int64_t from, int64_t to, int) {
+    std::vector<float> x(static_cast<size_t>(kRows * width));     // in the order of processing
+    std::vector<float> half(static_cast<size_t>(kRows * cols_));  // x · transpose(U), less than zero
+    for (int64_t chunk = from; chunk < to; ++chunk) {
+      float* const begin = rows + chunk * kRows * cols_;
+      const int64_t n = std::min(kRows, count - chunk * kRows);
+      std::ranges::fill(x, 0.0f);
+      std::ranges::fill(half, 0.0f);
+      for (int64_t r = 0; r < n; ++r) {
+        for (int64_t i = 0; i < cols_; ++i) x[static_cast<size_t>(r * width + i)] = begin[r * cols_ + OrderAt(i)];
+      }
+      for (int64_t s = 0; s < width / kStrip; ++s) {
+        for (int64_t i = 0; i < std::min((s + 1) * kStrip, cols_); ++i) {
+          const float* const u = strip(s, i);
+          for (int64_t r = 0; r < n; ++r) {
+            const float* const values = x.data() + r * width + s * kStrip;
+            float sum = 0.0f;
+            for (int64_t l = 0; l < kStrip; ++l) sum += values[l] * u[l];
+            half[static_cast<size_t>(r * cols_ + i)] -= sum;
+          }
+        }
+      }
+      std::ranges::fill(x, 0.0f);
+      for (int64_t s = 0; s < width / kStrip; ++s) {
+        SubtractStrip(x.data() + s * kStrip, width, half.data(), cols_, strip(s, 0), n,
+                      std::min((s + 1) * kStrip, cols_));
+      }
+      for (int64_t r = 0; r < n; ++r) {
+        for (int64_t i = 0; i < cols_; ++i) begin[r * cols_ + OrderAt(i)] = x[static_cast<size_t>(r * width + i)];
+      }
+    }
+  });
+}
+
 }  // namespace kvasir

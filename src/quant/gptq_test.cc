@@ -258,6 +258,36 @@ TEST(Gptq, RaisesDampingWhereTheMomentsAreSingular) {
   EXPECT_TRUE(QuantizeGptq(weights.data(), 3, *factor, {.group_size = 8}, pool).ok());
 }
 
+TEST(Gptq, SolvesByTheDampedMoments) {
+  const int64_t cols = 150;
+  const int64_t rows = 19;
+  const auto hessian = CorrelatedHessian(cols, 300, 13);
+  double mean = 0;
+  for (int64_t i = 0; i < cols; ++i) mean += static_cast<double>(hessian[static_cast<size_t>(i * cols + i)]);
+  mean /= static_cast<double>(cols);
+  for (bool act_order : {false, true}) {
+    const GptqOptions options{.act_order = act_order, .damping = 0.1};
+    ThreadPool pool(2);
+    const auto factor = GptqFactor::Make(hessian.data(), cols, options, pool);
+    ASSERT_TRUE(factor.ok());
+    // x · (H + damping) solved for gives x again.
+    const auto x = RandomWeights(rows * cols, 14);
+    std::vector<float> product(x.size());
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t j = 0; j < cols; ++j) {
+        double sum = options.damping * mean * static_cast<double>(x[static_cast<size_t>(r * cols + j)]);
+        for (int64_t i = 0; i < cols; ++i) {
+          const float h = hessian[static_cast<size_t>(std::max(i, j) * cols + std::min(i, j))];
+          sum += static_cast<double>(x[static_cast<size_t>(r * cols + i)]) * h;
+        }
+        product[static_cast<size_t>(r * cols + j)] = static_cast<float>(sum);
+      }
+    }
+    factor->Solve(product.data(), rows, pool);
+    for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(product[i], x[i], 1e-4) << i;
+  }
+}
+
 TEST(Gptq, RefusesWhatItCannotDo) {
   ThreadPool pool(1);
   const std::vector<float> one(1, 1.0f);
