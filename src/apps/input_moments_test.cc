@@ -70,7 +70,9 @@ TEST_F(InputMomentsTest, AreTheSumsOverAllTokens) {
         sum += xi * xj;
         drift += xi * (static_cast<double>(y[static_cast<size_t>(t * kCols + j)]) - xj);
       }
-      if (j <= i) ASSERT_NEAR(sums.sum.as<float>()[i * kCols + j], sum, 1e-3) << i << " " << j;
+      if (j <= i) {
+        ASSERT_NEAR(sums.sum.as<float>()[i * kCols + j], sum, 1e-3) << i << " " << j;
+      }
       ASSERT_NEAR(sums.drift.as<float>()[i * kCols + j], drift, 1e-3) << i << " " << j;
     }
   }

@@ -32,7 +32,4 @@ struct QuantizeOptions {
 /// --method rtn: every tensor for itself, rounded to the nearest values of its type with the scales of least error.
 Status RunRtnQuantize(const QuantizeOptions& options);
 
-/// --method gptq: layer by layer, each rounding's error made up for by the columns still to come (arXiv:2210.17323).
-Status RunGptqQuantize(const QuantizeOptions& options);
-
 }  // namespace kvasir::apps
