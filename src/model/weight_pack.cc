@@ -70,9 +70,23 @@ bool HasNonFiniteScale(const std::byte* data, int64_t bytes, const QuantLayout& 
   return false;
 }
 
+/// Whether any code of a panel of eight-bit floats is NaN or infinite.
+bool HasNonFiniteCode(const std::byte* data, int64_t bytes, const QuantLayout& layout) {
+  // E4M3 has one NaN (of each sign) and no infinities.
+  const unsigned special = layout.table == CodeTable::kE4M3 ? 0x7f : 0x7c;
+  for (const std::byte* record = data; record < data + bytes; record += layout.record_bytes()) {
+    for (int32_t i = layout.bytes_at(); i < layout.scales_at(); ++i) {
+      if ((static_cast<unsigned>(record[i]) & special) == special) return true;
+    }
+  }
+  return false;
+}
+
 /// Whether any element is NaN or infinite: all exponent bits set.
 bool HasNonFinite(const std::byte* data, int64_t bytes, WeightFormat format) {
-  if (const QuantLayout* layout = GetQuantLayout(format)) return HasNonFiniteScale(data, bytes, *layout);
+  if (const QuantLayout* layout = GetQuantLayout(format)) {
+    return HasNonFiniteScale(data, bytes, *layout) || (layout->float8() && HasNonFiniteCode(data, bytes, *layout));
+  }
   if (format == WeightFormat::kF32) {
     const auto* words = reinterpret_cast<const uint32_t*>(data);
     uint32_t bad = 0;
@@ -250,6 +264,7 @@ class Packer {
         const int64_t to = std::clamp<int64_t>(end, 0, s.count);
         begin -= s.count;
         end -= s.count;
+        if (from < to && to == s.count && s.tensor->rows) s.tensor->rows->GiveBack();
         if (from >= to || s.transposed || s.step != 1 || !s.tensor->file) continue;
         const RowSegment* ignored = nullptr;
         const std::vector<RowSegment> one = {s};

@@ -119,6 +119,43 @@ TEST(WeightsRounding, NanAndInfinityNameTheirTensor) {
   }
 }
 
+/// Rows of fp8 codes, one of which is `special`.
+class Float8Rows final : public RowEncoder {
+ public:
+  Float8Rows(DType type, uint8_t special) : type_(type), special_(special) {}
+  void Encode(int64_t row, std::byte* out) const override {
+    const std::vector<float> ones(64, 1.0f);
+    QuantizeCodedRow(type_, ones.data(), 64, out);
+    if (row == 17) out[8 + 5] = static_cast<std::byte>(special_);
+  }
+
+ private:
+  DType type_;
+  uint8_t special_;
+};
+
+TEST(WeightsRounding, Float8CodesThatAreNoNumbers) {
+  const auto status = [](DType type, int special) {
+    MadeFixture fixture({});
+    fixture.source.Remove("out");
+    fixture.source.AddMade("out", {64, 64}, type, std::make_shared<Float8Rows>(type, static_cast<uint8_t>(special)));
+    ModelWeights weights;
+    ThreadPool pool(1);
+    const auto plan = fixture.Plan(weights);
+    EXPECT_TRUE(plan.ok()) << plan.status().message();
+    return PackWeights(*plan, pool, {}).status();
+  };
+  for (int code : {0x7f, 0xff}) {
+    EXPECT_THAT(status(DType::kScaledE4M3, code).message(), HasSubstr("\"out\"")) << code;
+  }
+  for (int code : {0x7c, 0x7d, 0xfe, 0xff}) {
+    EXPECT_THAT(status(DType::kScaledE5M2, code).message(), HasSubstr("\"out\"")) << code;
+  }
+  EXPECT_TRUE(status(DType::kScaledE4M3, 0x7e).ok());
+  EXPECT_TRUE(status(DType::kScaledE4M3, 0x7c).ok());
+  EXPECT_TRUE(status(DType::kScaledE5M2, 0x7b).ok());
+}
+
 TEST(WeightsRounding, MadeRowsInAnotherOrder) {
   const std::vector<int32_t> order = Reversed(64);
   MadeFixture fixture(order);
