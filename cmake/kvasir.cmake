@@ -58,6 +58,8 @@ function(kvasir_test name)
   set(timeout 900)
   if(CMAKE_CROSSCOMPILING)
     set(timeout 7200)  # an emulated processor takes its time
+  elseif(KVASIR_SANITIZE)
+    set(timeout 2700)
   endif()
   set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout})
 endfunction()
