@@ -6,8 +6,8 @@ namespace kvasir::avx2 {
 namespace {
 
 // 12 of the 16 registers are sums; fp16 keeps more of a widened line at once, so it has 10.
-constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 5, 2>(&kF32Kernels);
-constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, simd::BF16Format<Vec>, 6, 3>(&kF32Kernels);
+constexpr FormatKernels kF16 = simd::MakeWidenedKernels<Vec, simd::F16Format<Vec>, 5, 2>(&kF32Kernels);
+constexpr FormatKernels kBF16 = simd::MakeWidenedKernels<Vec, simd::BF16Format<Vec>, 6, 3>(&kF32Kernels);
 
 }  // namespace
 

@@ -22,7 +22,7 @@ struct BF16Dot {
 };
 
 // 24 of the 32 registers are sums; fp16 needs two more per panel for the widened weights.
-constexpr FormatKernels kF16 = simd::MakeFormatKernels<Vec, simd::F16Format<Vec>, 12, 12>(&kF32Kernels);
+constexpr FormatKernels kF16 = simd::MakeWidenedKernels<Vec, simd::F16Format<Vec>, 12, 12>(&kF32Kernels);
 constexpr FormatKernels kBF16 = simd::MakeFormatKernels<Vec, BF16Dot, 12, 12>();
 
 }  // namespace

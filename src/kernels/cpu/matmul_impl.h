@@ -146,27 +146,31 @@ void WidenLines(const std::byte* w, int64_t lines, int64_t ahead, std::byte* out
   }
 }
 
-/// The kernels of a plain format: tiles of one panel for up to kStrip tokens, of two for up to kPaired tokens. `wide`
-/// runs on weights widened to fp32.
+/// The kernels of a plain format: tiles of one panel for up to kStrip tokens, of two for up to kPaired tokens.
 template <class V, class Format, int kStrip, int kPaired>
-constexpr FormatKernels MakeFormatKernels(const FormatKernels* wide = nullptr) {
+constexpr FormatKernels MakeFormatKernels() {
   FormatKernels kernels;
   kernels.strip = kStrip;
   kernels.x_chunk_bytes = Format::kSteps * 4;
   kernels.pack_x = &PackX<V, Format>;
-  if (wide != nullptr) {
-    kernels.widen = &WidenLines<V, Format>;
-    kernels.wide = wide;
-    kernels.wide_lines = Format::kSteps;
-    kernels.wide_line_bytes = 64;
-    kernels.widen_from = 5;
-  }
   [&]<int... kT>(std::integer_sequence<int, kT...>) {
     ((kernels.tile[0][kT] = &Tile<V, Format, 1, kT + 1>), ...);
   }(std::make_integer_sequence<int, kStrip>());
   [&]<int... kT>(std::integer_sequence<int, kT...>) {
     ((kernels.tile[1][kT] = &Tile<V, Format, 2, kT + 1>), ...);
   }(std::make_integer_sequence<int, kPaired>());
+  return kernels;
+}
+
+/// The same, with `wide` to run on weights widened to fp32.
+template <class V, class Format, int kStrip, int kPaired>
+constexpr FormatKernels MakeWidenedKernels(const FormatKernels* wide) {
+  FormatKernels kernels = MakeFormatKernels<V, Format, kStrip, kPaired>();
+  kernels.widen = &WidenLines<V, Format>;
+  kernels.wide = wide;
+  kernels.wide_lines = Format::kSteps;
+  kernels.wide_line_bytes = 64;
+  kernels.widen_from = 5;
   return kernels;
 }
 
