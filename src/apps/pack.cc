@@ -7,6 +7,7 @@
 #include "apps/verb.h"
 #include "base/limits.h"
 #include "base/thread_pool.h"
+#include "model/packed_file.h"
 
 namespace kvasir::apps {
 namespace {
@@ -28,7 +29,8 @@ class PackVerb final : public Verb {
     model_.AddDType(flags);
     model_.AddThreads(flags);
     flags.Group("Output");
-    flags.Text("-o,--output", "FILE", &output_, "The packed file.", "MODEL/model.kvasir, or MODEL's name .kvasir");
+    flags.Text("-o,--output", "FILE", &output_, "The packed file.",
+               "MODEL/model.kvpack, or MODEL.kvpack of a file: where loading MODEL finds it");
     flags.Switch("--force", &force_, "Replace the file if it exists.");
     flags.Switch("--json", &json_, "Print {\"file\", \"bytes\", \"hash\", \"load_ms\", \"write_ms\"}.");
     model_.AddVerbose(flags);
@@ -39,9 +41,7 @@ class PackVerb final : public Verb {
     model_.ApplyVerbose();
     ASSIGN_OR_RETURN(const fs::path path, FindModel(model_.model));
     std::error_code error;
-    const fs::path file = !output_.empty()                ? fs::path(output_)
-                          : fs::is_directory(path, error) ? path / "model.kvasir"
-                                                          : fs::path(path).replace_extension(".kvasir");
+    const fs::path file = !output_.empty() ? fs::path(output_) : IsPackedFile(path) ? path : PackedFileFor(path);
     if (!force_ && fs::exists(file, error)) {
       return InvalidArgument("{}: exists already; give --force to replace it, or another -o", file.string());
     }

@@ -389,7 +389,7 @@ TEST(Engine, WhatDoesNotFitIsRefusedBeforeItIsLoaded) {
   EngineOptions options = Options();
   bool planned = false;
   options.planned = [&](const MemoryPlan&, int64_t) { planned = true; };
-  SetMemoryLimit(ResidentMemory() + (8 << 20));
+  SetMemoryLimit(1 << 20);
   ResetMemoryPeaks();
   const int64_t before = GetMemoryUse(MemoryOwner::kWeights).peak;
   const Status refused = Engine::Load(options).status();

@@ -13,7 +13,7 @@
 namespace kvasir {
 
 /// Changes whenever the layout of packed weights or of this file changes.
-inline constexpr uint32_t kPackedLayoutId = 1;
+inline constexpr uint32_t kPackedLayoutId = 2;
 
 /// The file that holds the packed form of a model: beside `path`, or inside it when it is a folder.
 std::filesystem::path PackedFileFor(const std::filesystem::path& path);

@@ -261,7 +261,8 @@ class Planner {
     if (!size || *size < 0 || *size > (int64_t{1} << 46)) {
       return InvalidData("{}: {} would have {} x {} values", source_.description(), slot.name, slot.rows, slot.cols);
     }
-    return Add(std::move(slot), shape.bytes() + static_cast<int64_t>(slot.order.size_bytes()));
+    const int64_t bytes = shape.bytes() + static_cast<int64_t>(slot.order.size_bytes());
+    return Add(std::move(slot), bytes);
   }
 
   void ChooseFormat(WeightSlot& slot) {

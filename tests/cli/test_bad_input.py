@@ -43,7 +43,7 @@ class Models(CliTest):
 
     def test_files_in_a_wrong_place(self):
         self.fails(*RUN, os.path.join(DEMO, "config.json"), says=["config.json", "give the folder"])
-        packed = self.path("demo.kvasir")
+        packed = self.path("demo.kvpack")
         self.assertIn("beside", self.ok("pack", "-m", DEMO, "-o", packed).err)
         self.fails(*RUN, packed, says=[packed, "belongs beside the model it was made from"])
 

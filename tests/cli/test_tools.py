@@ -246,8 +246,8 @@ class Bench(CliTest):
 class Pack(CliTest):
     def test_packed_files_run_alike(self):
         model = self.copy_demo()
-        file = os.path.join(model, "model.kvasir")
-        result = self.ok("pack", model, "--json").json
+        file = os.path.join(model, "weights.kvpack")
+        result = self.ok("pack", model, "-o", file, "--json").json
         self.assertEqual(result["file"], file)
         self.assertEqual(result["bytes"], os.path.getsize(file))
         args = ["generate", "-p", "Once upon a time", "-n", "24", "--temp", "0", "--json"]
@@ -255,13 +255,21 @@ class Pack(CliTest):
         held, mapped = (self.ok("inspect", path, "--json").json["memory"] for path in (model, file))
         self.assertEqual((held["weights_mapped"], mapped["weights_mapped"]), (False, True))
         self.assertEqual(held["needed_bytes"] - mapped["needed_bytes"], held["weights_bytes"])
+        self.fails("pack", model, "-o", file, says=[file, "--force"])
+        self.ok("pack", model, "-o", file, "--force")
+        self.assertEqual([f for f in os.listdir(model) if ".kvpack." in f], [])
+
+    def test_loading_a_folder_finds_its_packed_file(self):
+        model = self.copy_demo()
+        file = os.path.join(model, "model.kvpack")
+        self.assertEqual(self.ok("pack", model, "--json").json["file"], file)
+        self.assertTrue(self.ok("inspect", model, "--json").json["memory"]["weights_mapped"])
         self.fails("pack", model, says=[file, "--force"])
-        self.ok("pack", model, "--force")
-        self.assertEqual([f for f in os.listdir(model) if ".kvasir." in f], [])
+        self.fails("pack", file, "--force", says="the model itself")
 
     def test_damaged_packed_files(self):
         model = self.copy_demo()
-        file = os.path.join(model, "model.kvasir")
+        file = os.path.join(model, "model.kvpack")
         self.ok("pack", model)
         content = open(file, "rb").read()
         for name, damaged in [("half", content[:len(content) // 2]), ("head", content[:100]),
@@ -274,7 +282,7 @@ class Pack(CliTest):
                 self.assertTrue(run.code == 1 or "pack" in run.err, run)
 
     def test_nowhere_to_write(self):
-        self.fails("pack", DEMO, "-o", self.path("no/such/folder.kvasir"), says=self.path("no"))
+        self.fails("pack", DEMO, "-o", self.path("no/such/folder.kvpack"), says=self.path("no"))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,12 @@ IntegerQuery RoundQuery(const float* q, int64_t n) {
   return out;
 }
 
+/// Rounded and saturated; what is no number becomes the least, and the row's sum of weights says that it was none.
+int32_t ToInt16(float x) {
+  if (!(x > -32768.0f)) return -32768;
+  return x < 32767.0f ? static_cast<int32_t>(std::nearbyint(x)) : 32767;
+}
+
 /// q · k of a slot of codes: exact sums of integers per group, then scales.
 float CodeDot(const IntegerQuery& q, const KvView& kv, int64_t head, int64_t slot) {
   const int64_t width = kv.type == KvType::kI4 ? kKvGroup : int64_t{kv.head_dim};
@@ -78,7 +84,7 @@ void AddCodes(const AttentionArgs& args, int64_t head, int64_t token, int64_t be
     if (!Sees(args, token, slot) || std::isnan(ValueCodeAt(kv, head, slot, at).scale)) continue;
     const CodeElement first = ValueCodeAt(kv, head, slot, at);
     const float weight = p[slot - begin] * inverse;
-    const auto integer = static_cast<int32_t>(std::nearbyint(weight * (first.scale * to_integer)));
+    const int32_t integer = ToInt16(weight * (first.scale * to_integer));
     rest = std::fma(weight, first.minimum, rest);
     for (int64_t i = 0; i < width; ++i) sums[i] += integer * ValueCodeAt(kv, head, slot, at + i).code;
   }
