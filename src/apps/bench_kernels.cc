@@ -63,7 +63,7 @@ class KernelBench {
     });
     w.data = weights.data();
     std::vector<float> x(static_cast<size_t>(test.tokens * kCols));
-    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8.0f;
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) / 2 - 4.0f;
     std::vector<float> y(static_cast<size_t>(test.tokens * w.rows));
     const MatView<const float> in(x.data(), test.tokens, kCols);
     const MatView<float> out(y.data(), test.tokens, w.rows);

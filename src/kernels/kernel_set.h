@@ -61,7 +61,8 @@ struct FormatKernels {
   int32_t wide_lines = 0;               // lines of `wide` that one line becomes
   int32_t wide_line_bytes = 0;          // of one such line
   int32_t widen_from = 0;               // strips of which on widening pays
-  int32_t ahead = 0;  // bytes best fetched ahead of one panel that is read once; 0: as for plain formats
+  int32_t ahead = 0;      // bytes best fetched ahead of one panel that is read once; 0: as for plain formats
+  int32_t ahead_few = 0;  // the same for one or two tokens
 };
 
 /// The block formats come last in WeightFormat.

@@ -104,8 +104,8 @@ void CutIntoItems(Product& p, int threads) {
   p.group = kMaxGroup;
   p.ahead = StreamingFor(kernels.strip).ahead_lines * 64;
   if (p.strips == 1) {
-    const Streaming streaming =
-        kernels.ahead > 0 ? Streaming{.panels = 1, .ahead_lines = kernels.ahead / 64} : StreamingFor(p.x.rows);
+    const int32_t ahead = p.x.rows <= 2 ? kernels.ahead_few : kernels.ahead;
+    const Streaming streaming = ahead > 0 ? Streaming{.panels = 1, .ahead_lines = ahead / 64} : StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;
     p.group = kMaxTilePanels;

@@ -18,15 +18,20 @@ enum class ScaleKind : uint8_t {
   kF32,           // fp32 for each block
 };
 
-/// A panel of a block format is a row of records, each 16 rows × record_k consecutive inputs. In a record stand, one
-/// after another, as far as the format has them:
+/// Inputs whose codes stand together in a record.
+inline constexpr int32_t kUnitInputs = 32;
+
+/// A panel of a block format is a row of records, each 16 rows × record_k consecutive inputs. A record begins with, as
+/// far as the format has them,
+///   scales of each block [blocks][16 rows], then minima likewise (kF16: fp16, kF32: fp32, else bytes)
+///   kSuper…: the record's fp16 scales [16 rows], then those of its minima
+/// and zeros to a multiple of 64 bytes; then come units of 32 inputs, one after another, each of
 ///   nibbles: 64-byte lines of 16 rows × 4 inputs, the low halves k … k+3, the high halves the next four
 ///   pairs:   the same with four groups of four inputs in the bits 0–1, 2–3, 4–5, 6–7
 ///   bits:    the same with eight groups, one bit each
 ///   bytes:   the same with one group
-///   scales of each block [blocks][16 rows], then minima likewise (kF16: fp16, kF32: fp32, else bytes)
-///   kSuper…: the record's fp16 scales [16 rows], then those of its minima
-/// and zeros to a multiple of 64 bytes. A code is nibble | pair << 4 | bit << 4 (or bit << 2 beside pairs alone).
+/// so that kernels read memory strictly in order, which processors fetch ahead best. A code is nibble | pair << 4 |
+/// bit << 4 (or bit << 2 beside pairs alone).
 /// value = scale · (u - zero) - minimum, where u is the code or table[code] + zero (kF16: + minimum; scale: times
 /// `unit`).
 struct QuantLayout {
@@ -45,18 +50,24 @@ struct QuantLayout {
   constexpr int32_t blocks() const { return record_k / block_k; }
   constexpr int32_t lines_per_block() const { return block_k / 4; }
   // Byte offsets inside a record.
-  constexpr int32_t pairs_at() const { return nibbles ? record_k * 8 : 0; }
-  constexpr int32_t bits_at() const { return pairs_at() + (pairs ? record_k * 4 : 0); }
-  constexpr int32_t bytes_at() const { return bits_at() + (bits ? record_k * 2 : 0); }
-  constexpr int32_t scales_at() const { return bytes_at() + (bytes ? record_k * 16 : 0); }
+  constexpr int32_t scales_at() const { return 0; }
   constexpr int32_t scale_bytes() const {  // of a block
     return scale == ScaleKind::kF32 ? 64 : scale == ScaleKind::kF16 ? 32 : 16;
   }
   constexpr bool minima_apart() const { return minima && scale != ScaleKind::kSuperNibbles; }
-  constexpr int32_t minima_at() const { return scales_at() + blocks() * scale_bytes(); }
+  constexpr int32_t minima_at() const { return blocks() * scale_bytes(); }
   constexpr int32_t super_at() const { return minima_at() + (minima_apart() ? blocks() * scale_bytes() : 0); }
   constexpr bool super() const { return scale == ScaleKind::kSuper || scale == ScaleKind::kSuperNibbles; }
-  constexpr int32_t record_bytes() const { return (super_at() + (super() ? (minima ? 64 : 32) : 0) + 63) / 64 * 64; }
+  constexpr int32_t header_bytes() const {  // all of the above
+    return (super_at() + (super() ? (minima ? 64 : 32) : 0) + 63) / 64 * 64;
+  }
+  constexpr int32_t unit_at(int32_t i) const { return header_bytes() + i * unit_bytes(); }
+  constexpr int32_t record_bytes() const { return unit_at(record_k / kUnitInputs); }
+  // Byte offsets inside a unit.
+  constexpr int32_t pairs_at() const { return nibbles ? 256 : 0; }
+  constexpr int32_t bits_at() const { return pairs_at() + (pairs ? 128 : 0); }
+  constexpr int32_t bytes_at() const { return bits_at() + (bits ? 64 : 0); }
+  constexpr int32_t unit_bytes() const { return bytes_at() + (bytes ? 512 : 0); }
   /// Codes need eight bits, so that a sum of two products may exceed 16.
   constexpr bool wide() const {
     return bytes || table == CodeTable::kIq4 || table == CodeTable::kNf4 || table == CodeTable::kFp4;

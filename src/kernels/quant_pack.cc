@@ -72,17 +72,15 @@ class RecordWriter {
 
   /// Folds the lines of bytes into the record's planes.
   void Finish() {
-    const int64_t groups = layout_.record_k / 4;
-    for (int64_t g = 0; g < groups; ++g) {
+    constexpr int32_t kUnitGroups = kUnitInputs / 4;
+    for (int32_t g = 0; g < layout_.record_k / 4; ++g) {
       const uint8_t* const line = lines_ + g * 64;
-      if (layout_.bytes) std::memcpy(record_ + layout_.bytes_at() + g * 64, line, 64);
-      if (layout_.nibbles) Or(record_ + g / 2 * 64, line, 0, 15, static_cast<int>(g % 2 * 4));
-      if (layout_.pairs) {
-        Or(record_ + layout_.pairs_at() + g / 4 * 64, line, layout_.nibbles ? 4 : 0, 3, static_cast<int>(g % 4 * 2));
-      }
-      if (layout_.bits) {
-        Or(record_ + layout_.bits_at() + g / 8 * 64, line, layout_.nibbles ? 4 : 2, 1, static_cast<int>(g % 8));
-      }
+      std::byte* const unit = record_ + layout_.unit_at(g / kUnitGroups);
+      const int32_t i = g % kUnitGroups;
+      if (layout_.bytes) std::memcpy(unit + layout_.bytes_at() + i * 64, line, 64);
+      if (layout_.nibbles) Or(unit + i / 2 * 64, line, 0, 15, i % 2 * 4);
+      if (layout_.pairs) Or(unit + layout_.pairs_at() + i / 4 * 64, line, layout_.nibbles ? 4 : 0, 3, i % 4 * 2);
+      if (layout_.bits) Or(unit + layout_.bits_at(), line, layout_.nibbles ? 4 : 2, 1, i);
     }
   }
 

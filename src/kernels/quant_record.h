@@ -25,9 +25,9 @@ inline float LoadF32(const std::byte* p) {
 
 /// What the code of input `k` of row `row` stands for, `layout.zero` included.
 inline int RecordCode(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t k) {
-  const int64_t group = k / 4;  // of four inputs
-  const int64_t in_line = row * 4 + k % 4;
-  const auto byte = [&](int64_t at) { return static_cast<int>(record[at + in_line]); };
+  const int64_t group = k % kUnitInputs / 4;  // of four inputs
+  const std::byte* const in_line = record + layout.unit_at(static_cast<int32_t>(k / kUnitInputs)) + row * 4 + k % 4;
+  const auto byte = [&](int64_t at) { return static_cast<int>(in_line[at]); };
   int code = 0;
   if (layout.bytes) code = byte(layout.bytes_at() + group * 64);
   if (layout.nibbles) code = byte(group / 2 * 64) >> (group % 2 * 4) & 15;

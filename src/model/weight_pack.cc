@@ -63,7 +63,7 @@ bool HasNonFiniteScale(const std::byte* data, int64_t bytes, const QuantLayout& 
   const int32_t begin = layout.super() ? layout.super_at() : layout.scales_at();
   for (const std::byte* record = data; record < data + bytes; record += layout.record_bytes()) {
     const auto* words = reinterpret_cast<const uint16_t*>(record + begin);
-    for (int32_t i = 0; i < (layout.record_bytes() - begin) / 2; ++i) {
+    for (int32_t i = 0; i < (layout.header_bytes() - begin) / 2; ++i) {
       if ((words[i] & 0x7c00u) == 0x7c00u) return true;
     }
   }
@@ -75,7 +75,7 @@ bool HasNonFiniteCode(const std::byte* data, int64_t bytes, const QuantLayout& l
   // E4M3 has one NaN (of each sign) and no infinities.
   const unsigned special = layout.table == CodeTable::kE4M3 ? 0x7f : 0x7c;
   for (const std::byte* record = data; record < data + bytes; record += layout.record_bytes()) {
-    for (int32_t i = layout.bytes_at(); i < layout.scales_at(); ++i) {
+    for (int32_t i = layout.unit_at(0); i < layout.record_bytes(); ++i) {
       if ((static_cast<unsigned>(record[i]) & special) == special) return true;
     }
   }

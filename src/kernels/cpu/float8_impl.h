@@ -16,7 +16,7 @@ template <class V, QuantLayout L>
 [[gnu::always_inline]] inline void LoadFloat8(const std::byte* record, int g, int part, typename V::F scale,
                                               typename V::F (&w)[4]) {
   using U = typename V::U;
-  const U bytes = V::LoadU(record + g * 64 + part * V::kLanes * 4);
+  const U bytes = V::LoadU(record + L.unit_at(0) + g * 64 + part * V::kLanes * 4);
   const auto widen = [](U high_bytes) {  // bytes as the upper halves of fp16
     if constexpr (L.table == CodeTable::kE5M2) return V::SplitF16(high_bytes);
     const U sign = V::And(high_bytes, V::SetDwords(static_cast<int>(0x80008000u)));
@@ -124,7 +124,7 @@ constexpr FormatKernels MakeFloat8Kernels() {
   kernels.wide_lines = L.record_k;
   kernels.wide_line_bytes = 64;
   kernels.widen_from = 2;
-  kernels.ahead = 4096;
+  kernels.ahead = kernels.ahead_few = 4096;
   return kernels;
 }
 

@@ -15,8 +15,8 @@
 
 namespace kvasir::simd {
 
-inline constexpr int kUnitK = 32;     // inputs whose codes are in registers at once
-inline constexpr int kUnitLines = 8;  // of 16 rows × 4 inputs
+inline constexpr int kUnitK = kUnitInputs;  // whose codes are in registers at once
+inline constexpr int kUnitLines = 8;        // of 16 rows × 4 inputs
 
 /// A block of a wide record: its lines as bytes, its scales and minima as fp32.
 template <int kBlockK, bool kMinima>
@@ -41,16 +41,16 @@ struct Quant {
 
   /// The codes (or what they stand for) of one unit: eight lines, V::kLanes rows of each.
   [[gnu::always_inline]] static inline void Unpack(const std::byte* record, int unit, int part, U (&w)[kUnitLines]) {
-    const int row = part * kVectorBytes;
+    const std::byte* const at = record + L.unit_at(unit) + part * kVectorBytes;
     if constexpr (L.bytes) {
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) w[i] = V::LoadU(record + L.bytes_at() + unit * 512 + i * 64 + row);
+      for (int i = 0; i < 8; ++i) w[i] = V::LoadU(at + L.bytes_at() + i * 64);
     }
     if constexpr (L.nibbles) {
       const U mask = V::SetBytes(15);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        const U v = V::LoadU(record + unit * 256 + i * 64 + row);
+        const U v = V::LoadU(at + i * 64);
         w[2 * i] = V::And(v, mask);
         w[2 * i + 1] = V::And(V::template ShiftRight<4>(v), mask);
       }
@@ -59,7 +59,7 @@ struct Quant {
       const U mask = V::SetBytes(3);
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
-        const U v = V::LoadU(record + L.pairs_at() + unit * 128 + i * 64 + row);
+        const U v = V::LoadU(at + L.pairs_at() + i * 64);
         w[4 * i] = V::And(v, mask);
         w[4 * i + 1] = V::And(V::template ShiftRight<2>(v), mask);
         w[4 * i + 2] = V::And(V::template ShiftRight<4>(v), mask);
@@ -69,7 +69,7 @@ struct Quant {
       const U mask = V::SetBytes(0x30);
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
-        const U v = V::LoadU(record + L.pairs_at() + unit * 128 + i * 64 + row);
+        const U v = V::LoadU(at + L.pairs_at() + i * 64);
         w[4 * i] = V::Or(w[4 * i], V::And(V::template ShiftLeft<4>(v), mask));
         w[4 * i + 1] = V::Or(w[4 * i + 1], V::And(V::template ShiftLeft<2>(v), mask));
         w[4 * i + 2] = V::Or(w[4 * i + 2], V::And(v, mask));
@@ -79,7 +79,7 @@ struct Quant {
     if constexpr (L.bits) {
       constexpr int kBit = L.nibbles ? 4 : 2;
       const U mask = V::SetBytes(1 << kBit);
-      const U v = V::LoadU(record + L.bits_at() + unit * 64 + row);
+      const U v = V::LoadU(at + L.bits_at());
       [&]<int... kI>(std::integer_sequence<int, kI...>) {
         ((w[kI] = V::Or(w[kI], V::And(Shift<kBit - kI>(v), mask))), ...);
       }(std::make_integer_sequence<int, 8>());
@@ -254,14 +254,20 @@ template <int kTokens, int kPanels, class Add>
 template <class V, QuantLayout L>
 [[gnu::noinline]] void AddRecordColumn(const std::byte* record, int64_t k, float x, float* acc) {
   using Q = Quant<V, L>;
+  const int unit = static_cast<int>(k / kUnitK);
+  const int64_t in_unit = k % kUnitK / 4;
   for (int part = 0; part < Q::kParts; ++part) {
     typename V::U codes[kUnitLines];
-    Q::Unpack(record, static_cast<int>(k / kUnitK), part, codes);
+    if constexpr (L.bytes) {
+      codes[in_unit] = V::LoadU(record + L.unit_at(unit) + L.bytes_at() + in_unit * 64 + part * Q::kVectorBytes);
+    } else {
+      Q::Unpack(record, unit, part, codes);
+    }
     const typename Q::Header header = Q::LoadHeader(record, part);
     const int block = static_cast<int>(k / L.block_k);
     typename V::F minimum = V::Zero();
     if constexpr (L.minima) minimum = Q::Minimum(record, header, block, part);
-    AddColumn<V>(codes[k % kUnitK / 4], k, static_cast<float>(L.zero), Q::Scale(record, header, block, part),
+    AddColumn<V>(codes[in_unit], k, static_cast<float>(L.zero), Q::Scale(record, header, block, part),
                  L.minima ? &minimum : nullptr, x, acc + part * V::kLanes);
   }
 }
@@ -459,6 +465,8 @@ struct QuantTiles {
   int widen_from;
 };
 
+inline constexpr int kFarAhead = 7168;
+
 template <class V, QuantLayout L, QuantTiles kTiles>
 constexpr FormatKernels MakeIntKernels() {
   using Q = Quant<V, L>;
@@ -478,8 +486,10 @@ constexpr FormatKernels MakeIntKernels() {
   kernels.wide_lines = L.blocks();
   kernels.wide_line_bytes = kWideBlockBytes<L.block_k, L.minima>;
   kernels.widen_from = kTiles.widen_from;
-  // Measured on Zen 4: several long records, or little, as the processor's own prefetching follows the short ones.
-  kernels.ahead = L.record_bytes() > 1152 ? 7168 : 1024;
+  // Measured on Zen 4: the processor's own prefetching follows quick reading, which fetching far ahead disturbs; slow
+  // reading (of several tokens, or codes that take work) gains from it.
+  kernels.ahead = kFarAhead;
+  kernels.ahead_few = L.pairs || L.bits || L.super() || L.table != CodeTable::kNone ? kFarAhead : 512;
   return kernels;
 }
 
