@@ -55,7 +55,7 @@ struct Product {
   int64_t strips = 0;
   int64_t group = 0;           // panels per item
   int64_t block_strips = 0;    // strips per item
-  float* ordered_x = nullptr;  // x in the order of the weights' columns, if that is another
+  float* changed_x = nullptr;  // x scaled and ordered as the weights want it, if they do
   std::byte* packed_x = nullptr;
   float* sums = nullptr;  // [workers][sums_per_worker]
   int64_t sums_per_worker = 0;
@@ -73,6 +73,8 @@ struct Product {
   int64_t XBytes(int64_t line) const { return CeilDiv(line, kernels->lines_per_chunk) * kernels->x_chunk_bytes; }
   std::byte* PackedStrip(int64_t s) const { return packed_x + StripBegin(s) * XBytes(lines); }
 };
+
+bool ChangesInputs(const PackedWeight& w) { return w.order != nullptr || w.input_scales != nullptr; }
 
 void CheckShapes(const Product& p) {
   KVASIR_CHECK(p.x.cols == p.w->cols && p.x.rows == p.y.rows);
@@ -135,8 +137,8 @@ void SizeScratch(Product& p) {
 
 Status AllocateScratch(Product& p, Arena& arena, int threads) {
   SizeScratch(p);
-  if (p.w->order != nullptr) {
-    ASSIGN_OR_RETURN(p.ordered_x, arena.Allocate<float>(p.x.rows * p.x.cols));
+  if (ChangesInputs(*p.w)) {
+    ASSIGN_OR_RETURN(p.changed_x, arena.Allocate<float>(p.x.rows * p.x.cols));
   }
   ASSIGN_OR_RETURN(p.packed_x, arena.Allocate<std::byte>(p.x.rows * p.XBytes(p.lines)));
   ASSIGN_OR_RETURN(p.sums, arena.Allocate<float>(p.sums_per_worker * threads));
@@ -146,16 +148,22 @@ Status AllocateScratch(Product& p, Arena& arena, int threads) {
   return OkStatus();
 }
 
+/// One token's inputs as the panels take them: scaled, and in their order.
+void ChangeInputs(const PackedWeight& w, const float* x, float* out) {
+  for (int64_t k = 0; k < w.cols; ++k) {
+    const int64_t from = w.order != nullptr ? w.order[k] : k;
+    out[k] = w.input_scales != nullptr ? x[from] * w.input_scales[from] : x[from];
+  }
+}
+
 void PackActivations(const Product& p, ThreadPool& pool) {
   const auto pack = [&p](int64_t s) {
     const float* x = p.x.row(p.StripBegin(s));
     int64_t stride = p.x.stride;
-    if (p.w->order != nullptr) {
-      float* const ordered = p.ordered_x + p.StripBegin(s) * p.x.cols;
-      for (int t = 0; t < p.StripTokens(s); ++t) {
-        for (int64_t k = 0; k < p.x.cols; ++k) ordered[t * p.x.cols + k] = x[t * stride + p.w->order[k]];
-      }
-      x = ordered;
+    if (ChangesInputs(*p.w)) {
+      float* const changed = p.changed_x + p.StripBegin(s) * p.x.cols;
+      for (int t = 0; t < p.StripTokens(s); ++t) ChangeInputs(*p.w, x + t * stride, changed + t * p.x.cols);
+      x = changed;
       stride = p.x.cols;
     }
     p.kernels->pack_x(x, stride, p.StripTokens(s), p.x.cols, p.PackedStrip(s));
@@ -284,8 +292,8 @@ int64_t MatMulScratchBytes(const KernelSet& set, int threads, int64_t tokens, co
   CutIntoItems(p, threads);
   SizeScratch(p);
   const int64_t sums = p.sums_per_worker * static_cast<int64_t>(sizeof(float));
-  const int64_t ordered = tokens * w.cols * static_cast<int64_t>(sizeof(float));
-  return (w.order != nullptr ? Arena::Occupied(ordered) : 0) + Arena::Occupied(tokens * p.XBytes(p.lines)) +
+  const int64_t changed = tokens * w.cols * static_cast<int64_t>(sizeof(float));
+  return (ChangesInputs(w) ? Arena::Occupied(changed) : 0) + Arena::Occupied(tokens * p.XBytes(p.lines)) +
          Arena::Occupied(sums * threads) + (p.widens() ? Arena::Occupied(p.wide_per_worker * threads) : 0);
 }
 

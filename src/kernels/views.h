@@ -130,6 +130,8 @@ struct PackedWeight {
   const std::byte* data = nullptr;  // 64-byte aligned
   /// Column k of the panels multiplies input order[k] (cols of them); null: input k.
   const int32_t* order = nullptr;
+  /// Inputs are multiplied with these (cols of them, in the inputs' own order) first; null: they are taken as they are.
+  const float* input_scales = nullptr;
 
   int64_t line_k() const;  // inputs per line
   int64_t line_bytes() const;

@@ -19,7 +19,7 @@ class Estimate {
     for (const MatrixShape& m : matrices) {
       constexpr static int32_t kAnyOrder = 0;
       const PackedWeight w{
-          .format = m.format, .rows = m.rows, .cols = m.cols, .order = m.ordered ? &kAnyOrder : nullptr};
+          .format = m.format, .rows = m.rows, .cols = m.cols, .order = m.changes_inputs ? &kAnyOrder : nullptr};
       for (int64_t tokens = 1; tokens < 2 * tokens_; tokens *= 2) {
         const int64_t count = std::min(tokens, tokens_);
         product_ = std::max(product_, MatMulScratchBytes(*run.kernels, run.threads, count, w, m.gated));

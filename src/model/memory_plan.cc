@@ -113,7 +113,7 @@ WeightNeed NeedOfWeights(const WeightPlan& plan, bool mapped, int threads) {
   int64_t all_pages = 0;
   int64_t kept_pages = 0;  // of rows that do not lie one after another: nothing is given back while they are read
   for (const WeightSlot& slot : plan.slots) {
-    if (slot.matrix) shapes.insert({slot.format, slot.rows, slot.cols, slot.gated, !slot.order.empty()});
+    if (slot.matrix) shapes.insert({slot.format, slot.rows, slot.cols, slot.gated, slot.bytes_behind > 0});
     for (const auto* segments : {&slot.segments, &slot.gate_segments}) {
       for (const RowSegment& segment : *segments) {
         if (!sources.insert(segment.tensor).second) continue;

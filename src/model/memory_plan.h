@@ -23,7 +23,7 @@ struct MatrixShape {
   int64_t rows = 0;
   int64_t cols = 0;
   bool gated = false;
-  bool ordered = false;  // its inputs are brought into another order first
+  bool changes_inputs = false;  // they are scaled or brought into another order first
   friend auto operator<=>(const MatrixShape&, const MatrixShape&) = default;
 };
 

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "base/checked.h"
+#include "model/input_scales.h"
 #include "model/weights.h"
 #include "quant/coded_blocks.h"
 
@@ -116,9 +117,28 @@ struct Job {
   int64_t bytes;
 };
 
+/// Where in the weight buffer a slot's bytes_behind are.
+int64_t BehindPanels(const WeightSlot& slot) { return slot.offset + slot.bytes - slot.bytes_behind; }
+
 class Packer {
  public:
   explicit Packer(std::byte* data) : data_(data) {}
+
+  /// The largest magnitude in each column of the job's rows; values that are no numbers are left out.
+  std::vector<float> MeasureColumns(const Job& job) {
+    const WeightSlot& slot = *job.slot;
+    std::vector<float> sizes(static_cast<size_t>(slot.cols), 0.0f);
+    std::vector<float> row(sizes.size());
+    for (int64_t p = job.first_panel; p < job.first_panel + job.panels; ++p) {
+      for (int64_t r = 0; r < RowsOfPanel(slot, p); ++r) {
+        const RowSegment* segment = nullptr;
+        LoadRow(SourceRow(slot, p, r, &segment), slot.cols, row.data());
+        for (size_t k = 0; k < row.size(); ++k) sizes[k] = std::abs(row[k]) > sizes[k] ? std::abs(row[k]) : sizes[k];
+      }
+    }
+    GiveBack(slot, job);
+    return sizes;
+  }
 
   /// The first row of the job that is not finite is an error naming its tensor.
   Status Run(const Job& job) {
@@ -137,8 +157,7 @@ class Packer {
       }
     }
     if (job.first_panel == 0 && !slot.order.empty()) {
-      const int64_t panels_bytes = CeilDiv(slot.rows, kPanelRows) * shape.panel_bytes();
-      std::memcpy(data_ + slot.offset + panels_bytes, slot.order.data(), slot.order.size_bytes());
+      std::memcpy(data_ + BehindPanels(slot), slot.order.data(), slot.order.size_bytes());
     }
     GiveBack(slot, job);
     return OkStatus();
@@ -151,6 +170,20 @@ class Packer {
   }
   static int64_t FirstRow(const WeightSlot& slot, int64_t panel) {
     return (slot.gated ? panel / 2 : panel) * kPanelRows;
+  }
+
+  static int64_t RowsOfPanel(const WeightSlot& slot, int64_t panel) {
+    const int64_t total = slot.gated ? RowsOf(SegmentsOf(slot, panel)) : slot.rows;
+    return std::clamp<int64_t>(total - FirstRow(slot, panel), 0, kPanelRows);
+  }
+
+  /// Row `r` of a panel as it is stored or made.
+  PackSource SourceRow(const WeightSlot& slot, int64_t panel, int64_t r, const RowSegment** segment) {
+    const std::vector<RowSegment>& segments = SegmentsOf(slot, panel);
+    const int64_t row = FirstRow(slot, panel) + r;
+    PackSource source = LocateRow(segments, row, segment);
+    if ((*segment)->tensor->rows) MakeRow(slot, segments, row, static_cast<size_t>(r), source);
+    return source;
   }
 
   /// The tensor of the first row of a packed panel that holds NaN or infinity. REQUIRES: there is one.
@@ -169,15 +202,11 @@ class Packer {
   }
 
   Status PackOne(const WeightSlot& slot, int64_t panel, std::byte* out) {
-    const std::vector<RowSegment>& segments = SegmentsOf(slot, panel);
-    const int64_t first = FirstRow(slot, panel);
-    const int64_t total = slot.gated ? RowsOf(segments) : slot.rows;
-    const int64_t count = std::clamp<int64_t>(total - first, 0, kPanelRows);
+    const int64_t count = RowsOfPanel(slot, panel);
     PackSource rows[kPanelRows];
     for (int64_t r = 0; r < count; ++r) {
       const RowSegment* segment = nullptr;
-      rows[r] = LocateRow(segments, first + r, &segment);
-      if (segment->tensor->rows) MakeRow(slot, segments, first + r, static_cast<size_t>(r), rows[r]);
+      rows[r] = SourceRow(slot, panel, r, &segment);
       if (slot.normalize_rows || slot.quantized) {
         RETURN_IF_ERROR(ChangeRow(slot, *segment->tensor, static_cast<size_t>(r), rows[r]));
       }
@@ -220,6 +249,8 @@ class Packer {
     if (!std::all_of(row.begin(), row.begin() + slot.cols, [](float x) { return std::isfinite(x); })) {
       return InvalidData("tensor \"{}\" holds NaN or infinity; the checkpoint is damaged", tensor.name);
     }
+    const auto* const scales = reinterpret_cast<const float*>(data_ + BehindPanels(slot));
+    for (int64_t k = 0; k < slot.cols; ++k) row[static_cast<size_t>(k)] /= scales[k];
     // Zeros fill the last block.
     const int64_t block = DTypeBlockSize(*slot.quantized);
     const int64_t cols = RoundUp(slot.cols, block);
@@ -300,12 +331,35 @@ std::vector<Job> CutIntoJobs(const WeightPlan& plan) {
   return jobs;
 }
 
+/// Fills in the input scales of the slots that are rounded.
+void MeasureInputScales(const WeightPlan& plan, const std::vector<Job>& jobs, ThreadPool& pool, std::byte* data) {
+  const auto scales_of = [&](const WeightSlot& slot) {
+    return std::span(reinterpret_cast<float*>(data + BehindPanels(slot)), static_cast<size_t>(slot.cols));
+  };
+  std::mutex mutex;
+  pool.ParallelFor(static_cast<int64_t>(jobs.size()), 1, [&](int64_t begin, int64_t end, int) {
+    Packer packer(data);
+    for (int64_t i = begin; i < end; ++i) {
+      const Job& job = jobs[static_cast<size_t>(i)];
+      if (!job.slot->quantized) continue;
+      const std::vector<float> own = packer.MeasureColumns(job);
+      const std::span<float> sizes = scales_of(*job.slot);  // zeros at first
+      const std::lock_guard<std::mutex> lock(mutex);
+      for (size_t k = 0; k < own.size(); ++k) sizes[k] = std::max(sizes[k], own[k]);
+    }
+  });
+  for (const WeightSlot& slot : plan.slots) {
+    if (slot.quantized) InputScalesOf(scales_of(slot));
+  }
+}
+
 }  // namespace
 
 Result<Buffer> PackWeights(const WeightPlan& plan, ThreadPool& pool,
                            const std::function<void(int64_t, int64_t)>& progress) {
   ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(plan.bytes, MemoryOwner::kWeights));
   const std::vector<Job> jobs = CutIntoJobs(plan);
+  MeasureInputScales(plan, jobs, pool, buffer.data());
   std::mutex mutex;
   Status first_error;
   std::atomic<bool> failed{false};
@@ -337,8 +391,14 @@ void PlaceWeights(const WeightPlan& plan, const std::byte* data) {
       *slot.vector = reinterpret_cast<const float*>(data + slot.offset);
     } else {
       *slot.matrix = {.format = slot.format, .rows = slot.rows, .cols = slot.cols, .data = data + slot.offset};
-      const std::byte* const behind = data + slot.offset + slot.matrix->bytes();
-      if (slot.bytes > slot.matrix->bytes()) slot.matrix->order = reinterpret_cast<const int32_t*>(behind);
+      const std::byte* const behind = data + BehindPanels(slot);
+      if (slot.quantized) {
+        const auto* const scales = reinterpret_cast<const float*>(behind);
+        const bool any = std::any_of(scales, scales + slot.cols, [](float scale) { return scale != 1.0f; });
+        slot.matrix->input_scales = any ? scales : nullptr;
+      } else if (slot.bytes_behind > 0) {
+        slot.matrix->order = reinterpret_cast<const int32_t*>(behind);
+      }
     }
   }
 }

@@ -261,7 +261,9 @@ class Planner {
     if (!size || *size < 0 || *size > (int64_t{1} << 46)) {
       return InvalidData("{}: {} would have {} x {} values", source_.description(), slot.name, slot.rows, slot.cols);
     }
-    const int64_t bytes = shape.bytes() + static_cast<int64_t>(slot.order.size_bytes());
+    slot.bytes_behind = static_cast<int64_t>(slot.order.size_bytes());
+    if (slot.quantized) slot.bytes_behind = slot.cols * static_cast<int64_t>(sizeof(float));
+    const int64_t bytes = shape.bytes() + slot.bytes_behind;
     return Add(std::move(slot), bytes);
   }
 

@@ -82,6 +82,7 @@ struct WeightSlot {
   std::span<const int32_t> order;  // of the packed columns, where it is another; stands behind the panels
   int64_t offset = 0;              // in the weight buffer
   int64_t bytes = 0;
+  int64_t bytes_behind = 0;        // of these: behind the panels, PackedWeight::order or (of rounded ones) input_scales
   PackedWeight* matrix = nullptr;  // where the result goes
   const float** vector = nullptr;
 };

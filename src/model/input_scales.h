@@ -1,0 +1,18 @@
+// Factors that bring the columns of a matrix to like sizes before it is rounded.
+#pragma once
+
+#include <span>
+
+namespace kvasir {
+
+/// Columns smaller or larger than the typical one by more than this factor are brought to its size.
+inline constexpr float kColumnGap = 16.0f;
+
+/// What to multiply inputs with, and divide the columns of a matrix by, so that no column is lost in the rounding of
+/// others that are far larger, nor spoils that of smaller ones. `columns` holds the largest magnitude in each column
+/// and becomes the factors: powers of two, so that nothing is rounded by them; 1 for columns within kColumnGap of the
+/// median. Large models have inputs hundreds of times larger than the others, whose weights are smaller in proportion
+/// (Dettmers et al., LLM.int8()); the idea of scaling is that of SmoothQuant (Xiao et al., 2022).
+void InputScalesOf(std::span<float> columns);
+
+}  // namespace kvasir
