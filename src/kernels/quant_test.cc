@@ -270,24 +270,33 @@ TEST_P(QuantTest, OutliersSpoilNothing) {
   }
 }
 
-TEST_P(QuantTest, ColumnsInAnotherOrder) {
+TEST_P(QuantTest, ColumnsInAnotherOrderAndScaledInputs) {
   for (DType type : {DType::kInt4G128, DType::kInt8, DType::kScaledE4M3}) {
     constexpr int64_t kCols = 384;
     const Blocks blocks(type, 33, kCols, 4);
     PackedBlocks packed(blocks);
     std::vector<int32_t> order(kCols);
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i * 5 % kCols);
+    std::vector<float> scales(kCols);
+    for (size_t i = 0; i < scales.size(); ++i) scales[i] = i % 3 == 0 ? 0.25f : 1.0f;
     Random random(8);
     for (int64_t m : {1, 7, 30}) {
       const std::vector<float> x = random.Normals(m * kCols);
-      std::vector<float> ordered(x.size());
-      for (size_t i = 0; i < x.size(); ++i) {
-        ordered[i] = x[i / kCols * kCols + static_cast<size_t>(order[i % kCols])];
+      for (const bool reorders : {true, false}) {
+        for (const bool rescales : {true, false}) {
+          std::vector<float> changed(x.size());
+          for (size_t i = 0; i < x.size(); ++i) {
+            const size_t k = reorders ? static_cast<size_t>(order[i % kCols]) : i % kCols;
+            changed[i] = x[i / kCols * kCols + k] * (rescales ? scales[k] : 1.0f);
+          }
+          packed.weight.order = nullptr;
+          packed.weight.input_scales = nullptr;
+          const std::vector<float> expected = Product(GetParam(), packed.weight, changed, m);
+          if (reorders) packed.weight.order = order.data();
+          if (rescales) packed.weight.input_scales = scales.data();
+          EXPECT_TRUE(SameBits(Product(GetParam(), packed.weight, x, m), expected)) << DTypeName(type) << " " << m;
+        }
       }
-      packed.weight.order = nullptr;
-      const std::vector<float> expected = Product(GetParam(), packed.weight, ordered, m);
-      packed.weight.order = order.data();
-      EXPECT_TRUE(SameBits(Product(GetParam(), packed.weight, x, m), expected)) << DTypeName(type) << " " << m;
     }
   }
 }

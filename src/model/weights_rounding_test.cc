@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "model/input_scales.h"
 #include "model/weights_testing.h"
 #include "quant/coded_blocks.h"
 
@@ -104,6 +105,41 @@ TEST(WeightsRounding, LayersAreRoundedAndNothingElse) {
     EXPECT_EQ(wide.layers[0].ffn.down.weight.format, WeightFormat::kF32);
     const std::vector<float> wide_row = RowOf(wide.layers[0].ffn.down.weight, 3);
     for (size_t i = 0; i < row.size(); ++i) EXPECT_NEAR(row[i], wide_row[i], 479.0f * 5e-3f);
+  }
+}
+
+TEST(WeightsRounding, ColumnsOfOddSizesAreBroughtToTheTypicalOne) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> columns = {1.0f, 1.5f, 0.0f, 0.002f, 600.0f, 0.0625f, 16.0f, kInfinity, 1e-40f, 1.0f, 1.0f};
+  InputScalesOf(columns);
+  EXPECT_THAT(columns,
+              ::testing::ElementsAre(1.0f, 1.0f, 1.0f, 1.0f / 512, 512.0f, 1.0f, 1.0f, 1.0f, 0x1p-60f, 1.0f, 1.0f));
+  std::vector<float> zeros(3, 0.0f);
+  InputScalesOf(zeros);
+  EXPECT_THAT(zeros, ::testing::Each(1.0f));
+}
+
+TEST(WeightsRounding, SmallColumnsAreNotLost) {
+  for (DType type : {DType::kInt8, DType::kNF4, DType::kFP4}) {
+    Fixture fixture;
+    constexpr size_t kSmall = 7;
+    for (size_t r = 0; r < 6; ++r) fixture.source.At("down", r * 20 + kSmall) /= 1024.0f;
+    for (const auto dtype : {std::optional<DType>(), std::optional(DType::kF32)}) {
+      ModelWeights weights;
+      ThreadPool pool(2);
+      const auto plan = fixture.Plan(weights, dtype, type);
+      ASSERT_TRUE(plan.ok()) << plan.status().message();
+      const auto buffer = PackWeights(*plan, pool, {});
+      ASSERT_TRUE(buffer.ok()) << buffer.status().message();
+      EXPECT_EQ(weights.layers[0].out.weight.input_scales, nullptr);
+      const PackedWeight& down = weights.layers[0].ffn.down.weight;
+      ASSERT_NE(down.input_scales, nullptr);
+      const std::vector<float> row = RowOf(down, 3);
+      for (size_t i = 0; i < row.size(); ++i) {
+        EXPECT_EQ(down.input_scales[i], i == kSmall ? 1.0f / 1024 : 1.0f) << i;
+        EXPECT_NEAR(row[i], 460.0f + static_cast<float>(i), 460.0f * 0.17f);
+      }
+    }
   }
 }
 
