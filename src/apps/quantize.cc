@@ -43,6 +43,10 @@ class QuantizeVerb final : public Verb {
     flags.Choice("--method", &method_, {{"rtn", Method::kNearest}, {"gptq", Method::kGptq}},
                  "rtn: each block's scales of least error. gptq: layer by layer on a calibration text, each rounding's "
                  "error made up for by what is still to be rounded; a folder in AutoGPTQ's layout.");
+    flags.Switch("--equalize", &options_.equalize,
+                 "Scale columns of weights that are far smaller or larger than the others of their matrix by powers of "
+                 "two, and what makes their inputs the other way, so that blocks of types lose none; GGUF only.",
+                 "--no-equalize");
     flags.Switch("--force", &options_.force, "Replace what exists.");
     flags.Switch("--json", &options_.json, "Print the report as JSON: sizes, bits per weight, relative RMSE.");
     flags.Group("Importance of inputs");

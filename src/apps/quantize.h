@@ -24,6 +24,7 @@ struct QuantizeOptions {
   std::string save_imatrix;         // where the one made from the calibration text is written; empty: nowhere
   std::string pre_tokenizer;        // tokenizer.ggml.pre of the output; empty: found out
   std::optional<int32_t> threads;   // empty: all processors
+  bool equalize = true;             // scale columns that rounding would lose or that would spoil others
   bool requantize = false;          // take sources that are quantised already
   bool force = false;               // replace an output that exists
   bool json = false;                // the report as JSON on standard output

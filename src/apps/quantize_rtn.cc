@@ -7,6 +7,7 @@
 #include "apps/imatrix.h"
 #include "apps/prompt_input.h"
 #include "apps/quantize.h"
+#include "apps/quantize_equalize.h"
 #include "apps/quantize_report.h"
 #include "apps/quantize_source.h"
 #include "apps/quantize_types.h"
@@ -63,6 +64,7 @@ class Run {
     ASSIGN_OR_RETURN(plan_, Plan());
     for (const std::string& note : plan_.notes) Note(note);
     RETURN_IF_ERROR(LoadImportance());
+    RETURN_IF_ERROR(Equalize());
     for (const SourceTensor& tensor : source_.tensors) total_ += RowCount(tensor) * ColumnCount(tensor);
     start_ = std::chrono::steady_clock::now();
     {
@@ -114,6 +116,18 @@ class Run {
           options_.source.string());
     }
     Note(fmt::format("{} is quantised already; both roundings' errors add up", options_.source.string()));
+    return OkStatus();
+  }
+
+  Status Equalize() {
+    if (!options_.equalize || !to_gguf_ || std::ranges::none_of(plan_.types, IsGgufBlockType)) return OkStatus();
+    ASSIGN_OR_RETURN(const int64_t columns, EqualizeColumns(source_, pool_));
+    if (columns > 0) {
+      Note(
+          fmt::format("{} columns of weights were far from the usual size; they are scaled, and their inputs the other "
+                      "way (--no-equalize leaves them)",
+                      columns));
+    }
     return OkStatus();
   }
 
@@ -327,7 +341,13 @@ class Run {
     std::vector<std::vector<float>> means;
     const auto at = importance_.entries.find(tensor.name);
     if (at == importance_.entries.end()) return means;
-    for (size_t m = 0; m < at->second.counts.size(); ++m) means.push_back(at->second.Mean(static_cast<int64_t>(m)));
+    for (size_t m = 0; m < at->second.counts.size(); ++m) {
+      means.push_back(at->second.Mean(static_cast<int64_t>(m)));
+      // Means of squares of inputs, which are scaled the other way.
+      for (size_t k = 0; k < tensor.column_factors.size() && k < means.back().size(); ++k) {
+        means.back()[k] /= tensor.column_factors[k] * tensor.column_factors[k];
+      }
+    }
     return means;
   }
 

@@ -57,6 +57,16 @@ Result<RowReader> RowReader::Make(const SourceTensor& tensor) {
 }
 
 void RowReader::Read(int64_t row, float* out) const {
+  ReadStored(row, out);
+  const float by_row = tensor_->row_factors.empty() ? 1.0f : tensor_->row_factors[static_cast<size_t>(row)];
+  const std::vector<float>& by_column = tensor_->column_factors;
+  if (by_row == 1.0f && by_column.empty()) return;
+  for (int64_t i = 0; i < ColumnCount(*tensor_); ++i) {
+    out[i] *= by_column.empty() ? by_row : by_row * by_column[static_cast<size_t>(i)];
+  }
+}
+
+void RowReader::ReadStored(int64_t row, float* out) const {
   const int64_t columns = ColumnCount(*tensor_);
   if (tensor_->by_value) {
     for (int64_t i = 0; i < columns; ++i) {

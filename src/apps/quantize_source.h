@@ -32,6 +32,9 @@ struct SourceTensor {
   std::vector<RowPiece> pieces;  // together every row once
   bool by_value = false;         // a vector whose pieces are of single values, not of rows
   float addend = 0.0f;           // to every value
+  // Each value is multiplied with those of its column and row, powers of two; empty: with none.
+  std::vector<float> column_factors;
+  std::vector<float> row_factors;
 };
 
 int64_t RowCount(const SourceTensor& tensor);
@@ -52,6 +55,7 @@ class RowReader {
     int64_t row;
   };
   explicit RowReader(const SourceTensor& tensor) : tensor_(&tensor) {}
+  void ReadStored(int64_t row, float* out) const;
 
   const SourceTensor* tensor_;
   std::vector<Place> places_;  // one per row, or per value

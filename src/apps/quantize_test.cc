@@ -8,6 +8,7 @@
 #include <cmath>
 #include <csignal>
 #include <cstring>
+#include <map>
 
 #include "apps/imatrix.h"
 #include "apps/quantize_source.h"
@@ -16,6 +17,7 @@
 #include "io/safetensors.h"
 #include "io/test_files.h"
 #include "quant/gguf_blocks.h"
+#include "quant/quantize.h"
 
 namespace kvasir::apps {
 namespace {
@@ -266,6 +268,88 @@ TEST(Quantize, FoldersOfPlainTypes) {
     EXPECT_EQ(tensor.shape, (*before)->Find(tensor.name)->shape);
   }
   EXPECT_TRUE(Fails(Quantize(Options(Demo(), folder.path() / "q", "q4_k")), {"no .gguf file", "q4_k"}));
+}
+
+/// The demonstration model with a few inputs of every matrix made 512 times larger, in fp32; it says the same.
+class OutlierModel {
+ public:
+  explicit OutlierModel(const fs::path& folder) {
+    for (const char* name : {"config.json", "tokenizer.json"}) fs::copy(Demo() / name, folder / name);
+    const auto source = OpenSafetensorsFolder(Demo());
+    EXPECT_TRUE(source.ok());
+    for (const RawTensor& tensor : (*source)->tensors()) {
+      Matrix& matrix = matrices_[tensor.name];
+      matrix.shape = tensor.shape;
+      matrix.values.resize(static_cast<size_t>(tensor.bytes / 2));
+      DequantizeRow(tensor.dtype, tensor.data, tensor.bytes / 2, matrix.values.data());
+    }
+    const auto files = OpenModelFiles(Demo());
+    const AttentionSpec& attention = files->spec.layers[0].attention;
+    for (size_t i = 0; i < files->spec.layers.size(); ++i) {
+      prefix_ = fmt::format("model.layers.{}.", i);
+      Scale("input_layernorm", 7, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, {7});
+      Scale("post_attention_layernorm", 9, {"mlp.gate_proj", "mlp.up_proj"}, {9});
+      Scale("mlp.up_proj", 11, {"mlp.down_proj"}, {11});
+      std::vector<int64_t> columns;
+      for (int32_t h = 0; h < attention.n_heads / attention.n_kv_heads; ++h)
+        columns.push_back(h * attention.head_dim + 5);
+      Scale("self_attn.v_proj", 5, {"self_attn.o_proj"}, columns);
+    }
+    std::vector<TensorToWrite> tensors;
+    for (const auto& [name, matrix] : matrices_) {
+      tensors.push_back({name, DType::kF32, matrix.shape, std::as_bytes(std::span(matrix.values))});
+    }
+    const Status written = WriteSafetensors(folder / "model.safetensors", tensors, {});
+    EXPECT_TRUE(written.ok()) << written.message();
+  }
+
+ private:
+  struct Matrix {
+    std::vector<int64_t> shape;
+    std::vector<float> values;
+  };
+
+  void Scale(const char* norm, int64_t row, std::initializer_list<const char*> behind,
+             const std::vector<int64_t>& columns) {
+    Matrix& before = matrices_.at(prefix_ + norm + ".weight");
+    const int64_t n = before.shape.size() == 1 ? 1 : before.shape[1];
+    for (int64_t i = 0; i < n; ++i) before.values[static_cast<size_t>(row * n + i)] *= 512.0f;
+    for (const char* name : behind) {
+      Matrix& matrix = matrices_.at(prefix_ + name + ".weight");
+      for (int64_t r = 0; r < matrix.shape[0]; ++r) {
+        for (const int64_t k : columns) matrix.values[static_cast<size_t>(r * matrix.shape[1] + k)] /= 512.0f;
+      }
+    }
+  }
+
+  std::map<std::string, Matrix> matrices_;
+  std::string prefix_;
+};
+
+double Distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double sum = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) sum += std::pow(static_cast<double>(a[i]) - b.at(i), 2);
+  return std::sqrt(sum);
+}
+
+TEST(Quantize, ColumnsBehindOutliersAreNotLost) {
+  const TempFolder folder;
+  const OutlierModel outliers(folder.path());
+  const auto quantized = [&](const fs::path& model, const char* name, bool equalize) {
+    QuantizeOptions options = Options(model, folder.path() / name, "q8_0");
+    options.pre_tokenizer = "gpt-2";
+    options.equalize = equalize;
+    const Status status = Quantize(options);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return options.output;
+  };
+  const std::vector<float> exact = Logits(Demo());
+  const double usual = Distance(exact, Logits(quantized(Demo(), "usual.gguf", true)));
+  EXPECT_LT(Distance(exact, Logits(folder.path())), 0.01 * usual);
+  EXPECT_LT(Distance(exact, Logits(quantized(folder.path(), "scaled.gguf", true))), 1.5 * usual);
+  EXPECT_GT(Distance(exact, Logits(quantized(folder.path(), "left.gguf", false))), 3.0 * usual);
+  // Where no column stands out, nothing changes.
+  EXPECT_TRUE(ReadAll(folder.path() / "usual.gguf") == ReadAll(quantized(Demo(), "same.gguf", false)));
 }
 
 TEST(Quantize, BadPaths) {

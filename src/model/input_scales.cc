@@ -6,6 +6,17 @@
 
 namespace kvasir {
 
+void AddColumnSizes(std::span<const float> row, std::span<float> sizes) {
+  float largest = 0.0f;
+  for (const float x : row) largest = std::abs(x) > largest ? std::abs(x) : largest;
+  if (!(largest > 0.0f) || !std::isfinite(largest)) return;
+  const float inverse = 1.0f / largest;
+  for (size_t k = 0; k < row.size(); ++k) {
+    const float size = std::abs(row[k]) * inverse;
+    sizes[k] = size > sizes[k] ? size : sizes[k];
+  }
+}
+
 void InputScalesOf(std::span<float> columns) {
   constexpr int kMostBits = 60;
   std::vector<float> sizes;
@@ -20,7 +31,9 @@ void InputScalesOf(std::span<float> columns) {
   for (float& column : columns) {
     const float ratio = column / *middle;
     const bool usual = !(column > 0.0f) || !std::isfinite(ratio) || (ratio * kColumnGap >= 1.0f && ratio <= kColumnGap);
-    column = usual ? 1.0f : std::ldexp(1.0f, std::clamp(std::ilogb(ratio), -kMostBits, kMostBits));
+    int exponent = 0;
+    if (!usual && std::frexp(ratio, &exponent) == 0.5f) --exponent;
+    column = std::ldexp(1.0f, std::clamp(exponent, -kMostBits, kMostBits));
   }
 }
 

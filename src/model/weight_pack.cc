@@ -124,7 +124,7 @@ class Packer {
  public:
   explicit Packer(std::byte* data) : data_(data) {}
 
-  /// The largest magnitude in each column of the job's rows; values that are no numbers are left out.
+  /// AddColumnSizes of the job's rows.
   std::vector<float> MeasureColumns(const Job& job) {
     const WeightSlot& slot = *job.slot;
     std::vector<float> sizes(static_cast<size_t>(slot.cols), 0.0f);
@@ -133,7 +133,7 @@ class Packer {
       for (int64_t r = 0; r < RowsOfPanel(slot, p); ++r) {
         const RowSegment* segment = nullptr;
         LoadRow(SourceRow(slot, p, r, &segment), slot.cols, row.data());
-        for (size_t k = 0; k < row.size(); ++k) sizes[k] = std::abs(row[k]) > sizes[k] ? std::abs(row[k]) : sizes[k];
+        AddColumnSizes(row, sizes);
       }
     }
     GiveBack(slot, job);

@@ -113,7 +113,7 @@ TEST(WeightsRounding, ColumnsOfOddSizesAreBroughtToTheTypicalOne) {
   std::vector<float> columns = {1.0f, 1.5f, 0.0f, 0.002f, 600.0f, 0.0625f, 16.0f, kInfinity, 1e-40f, 1.0f, 1.0f};
   InputScalesOf(columns);
   EXPECT_THAT(columns,
-              ::testing::ElementsAre(1.0f, 1.0f, 1.0f, 1.0f / 512, 512.0f, 1.0f, 1.0f, 1.0f, 0x1p-60f, 1.0f, 1.0f));
+              ::testing::ElementsAre(1.0f, 1.0f, 1.0f, 1.0f / 256, 1024.0f, 1.0f, 1.0f, 1.0f, 0x1p-60f, 1.0f, 1.0f));
   std::vector<float> zeros(3, 0.0f);
   InputScalesOf(zeros);
   EXPECT_THAT(zeros, ::testing::Each(1.0f));
