@@ -63,6 +63,7 @@ class BenchVerb final : public Verb {
     flags.Positional("--model");
     model_.AddThreads(flags);
     model_.AddDType(flags);
+    model_.AddPrefillWeights(flags);
     model_.AddKvType(flags);
     model_.AddAttention(flags);
     model_.AddMemoryLimit(flags);
@@ -82,14 +83,17 @@ class BenchVerb final : public Verb {
     model_.ApplyMemoryLimit();
     if (json_) format_ = ReportForm::kJson;
     if (kernels_) {
-      return RunKernelBench(
-          {.formats = formats_, .threads = model_.Options().threads, .repetitions = repetitions_, .form = format_});
+      return RunKernelBench({.formats = formats_,
+                             .threads = model_.Options().threads,
+                             .repetitions = repetitions_,
+                             .round_weights = !model_.exact_prefill,
+                             .form = format_});
     }
     ASSIGN_OR_RETURN(const std::vector<BenchTest> tests, Tests());
     ASSIGN_OR_RETURN(path_, FindModel(model_.model));
     const EngineOptions options = model_.Options();
     ThreadPool pool(options.threads > 0 ? options.threads : AvailableProcessors());
-    ExecContext ctx{.pool = &pool};
+    ExecContext ctx{.pool = &pool, .round_weights = !model_.exact_prefill};
     ASSIGN_OR_RETURN(ctx.kernels, SelectKernelSet());
     // Wrong files are told of before seconds are spent on measuring.
     RETURN_IF_ERROR(CheckFiles());
@@ -173,6 +177,7 @@ class BenchVerb final : public Verb {
                          .sequences = test.batch,
                          .full_sequences = test.batch,
                          .plain_attention = model_.plain_attention,
+                         .round_weights = !model_.exact_prefill,
                          .threads = ctx.pool->size(),
                          .kernels = ctx.kernels};
       ASSIGN_OR_RETURN(rows[i].plan, PlanMemory(spec, weights, run));

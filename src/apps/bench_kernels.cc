@@ -173,7 +173,7 @@ Status RunKernelBench(const KernelBenchOptions& options) {
   ASSIGN_OR_RETURN(const std::vector<WeightFormat> formats, ParseFormats(options.formats));
   ThreadPool pool(options.threads > 0 ? options.threads : AvailableProcessors());
   Arena arena;
-  ExecContext ctx{.pool = &pool, .scratch = &arena};
+  ExecContext ctx{.pool = &pool, .scratch = &arena, .round_weights = options.round_weights};
   ASSIGN_OR_RETURN(ctx.kernels, SelectKernelSet());
   ASSIGN_OR_RETURN(CeilingMeter meter, CeilingMeter::Create(pool, *ctx.kernels, {.seconds_again = 0.02}));
   const Ceilings best = meter.Best();

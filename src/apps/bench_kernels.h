@@ -13,6 +13,7 @@ struct KernelBenchOptions {
   std::string formats;  // names such as "q4_0,bf16"; empty: all
   int threads = 0;      // 0: all processors this process may use
   int32_t repetitions = 5;
+  bool round_weights = true;  // ExecContext's
   ReportForm form = ReportForm::kTable;
 };
 

@@ -31,6 +31,7 @@ class InspectVerb final : public Verb {
     model_.AddModel(flags);
     flags.Positional("--model");
     model_.AddDType(flags);
+    model_.AddPrefillWeights(flags);
     model_.AddKvType(flags);
     model_.AddContext(flags);
     model_.AddBatch(flags);

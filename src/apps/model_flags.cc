@@ -35,6 +35,12 @@ void ModelFlags::AddDType(FlagTable& flags) {
       "auto, as stored");
 }
 
+void ModelFlags::AddPrefillWeights(FlagTable& flags) {
+  flags.Choice("--prefill-weights", &exact_prefill, {{"rounded", false}, {"exact", true}},
+               "K-quants in prompts of 32 tokens and more: rounded once more to 8 bits, with a scale for 128 inputs, "
+               "which is a fifth to a third faster where the processor multiplies bytes in AVX-512; or as they are.");
+}
+
 void ModelFlags::AddKvType(FlagTable& flags) {
   flags.Choice("--kv-type", &kv_type,
                {{"auto", std::nullopt},
@@ -89,6 +95,7 @@ void ModelFlags::AddAll(FlagTable& flags) {
   AddThreads(flags);
   AddBatch(flags);
   AddDType(flags);
+  AddPrefillWeights(flags);
   AddKvType(flags);
   AddCache(flags);
   AddAttention(flags);
@@ -111,6 +118,7 @@ EngineOptions ModelFlags::Options() const {
   options.context = context.value_or(0);
   options.cache = cache;
   options.plain_attention = plain_attention;
+  options.exact_prefill = exact_prefill;
   options.prefill_chunk = batch;
   options.max_sequences = 1;
   options.pre_tokenizer = pre_tokenizer;

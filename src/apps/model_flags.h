@@ -24,6 +24,7 @@ struct ModelFlags {
   int64_t batch = 512;
   CacheMode cache = CacheMode::kDynamic;
   bool plain_attention = false;
+  bool exact_prefill = false;
   std::string pre_tokenizer;
   int64_t memory_limit = 0;  // bytes; 0: what is free
   bool verbose = false;
@@ -31,6 +32,7 @@ struct ModelFlags {
   void AddModel(FlagTable& flags);
   void AddThreads(FlagTable& flags);
   void AddDType(FlagTable& flags);
+  void AddPrefillWeights(FlagTable& flags);
   void AddKvType(FlagTable& flags);
   void AddContext(FlagTable& flags);
   void AddBatch(FlagTable& flags);

@@ -42,6 +42,7 @@ RunShape PlannedRun(const EngineOptions& options, const WeightNeed& weights, int
           .chunk = options.prefill_chunk,
           .sequences = options.max_sequences,
           .plain_attention = options.plain_attention,
+          .round_weights = !options.exact_prefill,
           .threads = threads,
           .kernels = &kernels};
 }
@@ -69,6 +70,7 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
   impl->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : AvailableProcessors());
   impl->ctx.pool = impl->pool.get();
   impl->ctx.scratch = &impl->arena;
+  impl->ctx.round_weights = !options.exact_prefill;
   ASSIGN_OR_RETURN(impl->ctx.kernels, SelectKernelSet());
 
   // The tokenizer first: it is small, and wrong files should be found before gigabytes are packed.

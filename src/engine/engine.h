@@ -34,6 +34,7 @@ struct EngineOptions {
   int64_t context = 0;            // 0: the trained length, or what fits into memory if that is less
   CacheMode cache = CacheMode::kDynamic;
   bool plain_attention = false;                    // A1
+  bool exact_prefill = false;                      // prompts: never ExecContext::round_weights
   int64_t prefill_chunk = 512;                     // tokens of a prompt run at once (-b)
   int64_t max_sequences = 8;                       // beams or samples alive at once
   std::string pre_tokenizer;                       // GGUF: how text is divided; empty: as the file says

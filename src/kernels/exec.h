@@ -38,6 +38,7 @@ struct ExecContext {
   const KernelSet* kernels = nullptr;
   OpCounters counters;
   MatMulObserver* observer = nullptr;
+  bool round_weights = false;  // MatMul of many tokens may round weights to eight bits, where that is faster
 };
 
 /// The kernel sets compiled into this program that this processor can run, best first; "ref" is always the last.

@@ -51,7 +51,8 @@ TEST(KernelSetTest, EverySetIsWholeAndHasItsOwnName) {
     ASSERT_TRUE(set->matmul && set->rows && set->pack && set->probes);
     for (const FormatKernels* format : set->matmul->formats) {
       ASSERT_NE(format, nullptr);
-      for (const FormatKernels* kernels : {format, format->wide ? format->wide : format}) {
+      for (const FormatKernels* kernels : {format, format->wide, format->rounded ? format->rounded->wide : nullptr}) {
+        if (kernels == nullptr) continue;
         EXPECT_LE(kernels->strip, kMaxStrip);
         EXPECT_GT(kernels->x_chunk_bytes, 0);
         for (int tokens = 1; tokens <= kernels->strip; ++tokens) EXPECT_NE(kernels->tile[0][tokens - 1], nullptr);

@@ -61,6 +61,10 @@ struct FormatKernels {
   int32_t wide_lines = 0;               // lines of `wide` that one line becomes
   int32_t wide_line_bytes = 0;          // of one such line
   int32_t widen_from = 0;               // strips of which on widening pays
+  /// For round_from tokens and more, where the caller allows it: weights rounded to eight bits, of which products are
+  /// faster than of the format's own. Null where they would not be.
+  const FormatKernels* rounded = nullptr;
+  int32_t round_from = 0;
   int32_t ahead = 0;      // bytes best fetched ahead of one panel that is read once; 0: as for plain formats
   int32_t ahead_few = 0;  // the same for one or two tokens
 };

@@ -74,6 +74,11 @@ struct Product {
   std::byte* PackedStrip(int64_t s) const { return packed_x + StripBegin(s) * XBytes(lines); }
 };
 
+const FormatKernels* KernelsFor(const MatMulKernels& set, const PackedWeight& w, int64_t tokens, bool round) {
+  const FormatKernels* const own = set.formats[static_cast<int>(w.format)];
+  return round && own->rounded != nullptr && tokens >= own->round_from ? own->rounded : own;
+}
+
 bool ChangesInputs(const PackedWeight& w) { return w.order != nullptr || w.input_scales != nullptr; }
 
 void CheckShapes(const Product& p) {
@@ -258,7 +263,7 @@ void RunItem(const Product& p, int64_t item, int worker) {
 Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, const Epilogue& epilogue,
               MatView<float> y) {
   const MatMulKernels& set = *ctx.kernels->matmul;
-  const FormatKernels* const kernels = set.formats[static_cast<int>(w.format)];
+  const FormatKernels* const kernels = KernelsFor(set, w, x.rows, ctx.round_weights);
   Product product{&set, kernels, kernels, x, &w, &epilogue, y};
   CheckShapes(product);
   if (x.rows == 0 || w.rows == 0) return OkStatus();
@@ -284,9 +289,10 @@ Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, c
   return OkStatus();
 }
 
-int64_t MatMulScratchBytes(const KernelSet& set, int threads, int64_t tokens, const PackedWeight& w, bool gated) {
+int64_t MatMulScratchBytes(const KernelSet& set, int threads, int64_t tokens, const PackedWeight& w, bool gated,
+                           bool round_weights) {
   if (tokens == 0 || w.rows == 0) return 0;
-  const FormatKernels* const kernels = set.matmul->formats[static_cast<int>(w.format)];
+  const FormatKernels* const kernels = KernelsFor(*set.matmul, w, tokens, round_weights);
   const Epilogue epilogue{.gated = gated};
   Product p{set.matmul, kernels, kernels, MatView<const float>(nullptr, tokens, w.cols), &w, &epilogue, {}};
   CutIntoItems(p, threads);

@@ -29,13 +29,15 @@ struct Epilogue {
 /// y[t, n] = epilogue(Σ_k x[t, k] · w[n, k]).
 /// x: [tokens, cols] fp32; y: [tokens, rows] fp32 (rows/2 rounded as the layout says when gated); y may not alias x.
 /// fp32 weights: fp32 FMA. bf16 weights: x rounded to bf16, fp32 accumulation (vdpbf16ps where there is one).
-/// fp16 weights: weights widened to fp32, fp32 FMA. For gated W, w.rows counts all panels·16 rows and `y.cols` is the
-/// true number of outputs.
+/// fp16 weights: weights widened to fp32, fp32 FMA. Block formats: x rounded to eight bits (quant_layout.h), products
+/// of integers; with ctx.round_weights and many tokens some formats' values are rounded to eight bits once more.
+/// For gated W, w.rows counts all panels·16 rows and `y.cols` is the true number of outputs.
 Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, const Epilogue& epilogue,
               MatView<float> y);
-/// What it takes of ctx.scratch meanwhile, in bytes: exactly for a context of this set and so many threads. w.data is
-/// not looked at.
-int64_t MatMulScratchBytes(const KernelSet& set, int threads, int64_t tokens, const PackedWeight& w, bool gated);
+/// What it takes of ctx.scratch meanwhile, in bytes: exactly for a context of this set, so many threads and this
+/// round_weights. w.data is not looked at.
+int64_t MatMulScratchBytes(const KernelSet& set, int threads, int64_t tokens, const PackedWeight& w, bool gated,
+                           bool round_weights);
 
 /// Packs part of a matrix into the N16K4 layout. Rows are given by `row(n)`: pointers to `cols` elements of `from`
 /// type, `element_stride` elements apart (1 for rows of a row-major matrix). Elements are converted to `format` only

@@ -72,6 +72,11 @@ struct QuantLayout {
   constexpr bool wide() const {
     return bytes || table == CodeTable::kIq4 || table == CodeTable::kNf4 || table == CodeTable::kFp4;
   }
+  constexpr int32_t codes() const {  // how many there are
+    return bytes ? 256 : (nibbles ? 16 : pairs ? 4 : 1) << ((nibbles && pairs ? 2 : 0) + (bits ? 1 : 0));
+  }
+  /// Prompts go much faster where values are rounded to kRoundedLayout: scales for few inputs, each with a product.
+  constexpr bool rounds() const { return super() && (minima || block_k < kUnitInputs); }
   /// Products are of floats, not of integers.
   constexpr bool float8() const { return table == CodeTable::kE4M3 || table == CodeTable::kE5M2; }
   /// Activations beyond kInt8Threshold are left out of the rounding (LLM.int8).
@@ -121,6 +126,9 @@ inline constexpr QuantLayout kE4M3Layout{
     .record_k = 128, .block_k = 128, .bytes = true, .scale = ScaleKind::kF32, .table = CodeTable::kE4M3};
 inline constexpr QuantLayout kE5M2Layout{
     .record_k = 128, .block_k = 128, .bytes = true, .scale = ScaleKind::kF32, .table = CodeTable::kE5M2};
+
+/// What values of layouts that round() become for many tokens; never stored.
+inline constexpr QuantLayout kRoundedLayout{.record_k = 128, .block_k = 128, .bytes = true, .zero = 128};
 
 /// Activations are rounded to eight bits with one scale for so many consecutive inputs of a token.
 inline constexpr int32_t kActivationChunk = 256;

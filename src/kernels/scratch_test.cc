@@ -28,7 +28,9 @@ TEST(Scratch, MatMulTakesExactlyWhatItSays) {
           ASSERT_TRUE(data.ok());
           w.data = data->data();
           for (int64_t tokens : {1, 7, 16, 130}) {
-            for (bool gated : {false, true}) {
+            for (int mode = 0; mode < 4; ++mode) {
+              const bool gated = mode % 2 != 0;
+              test.ctx.round_weights = mode / 2 != 0;
               const std::vector<float> x(static_cast<size_t>(tokens * cols), 0.5f);
               const int64_t outputs = gated ? rows / 2 : rows;
               std::vector<float> y(static_cast<size_t>(tokens * outputs));
@@ -36,7 +38,7 @@ TEST(Scratch, MatMulTakesExactlyWhatItSays) {
                 EXPECT_TRUE(
                     MatMul(test.ctx, {x.data(), tokens, cols}, w, {.gated = gated}, {y.data(), tokens, outputs}).ok());
               });
-              EXPECT_EQ(taken, MatMulScratchBytes(*set, threads, tokens, w, gated))
+              EXPECT_EQ(taken, MatMulScratchBytes(*set, threads, tokens, w, gated, test.ctx.round_weights))
                   << set->name << " format " << f << ", " << tokens << " tokens";
             }
           }

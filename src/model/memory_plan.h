@@ -51,6 +51,7 @@ struct RunShape {
   int64_t sequences = 1;       // alive at once
   int64_t full_sequences = 1;  // of these, how many may fill the context; a static cache gives every sequence all of it
   bool plain_attention = false;
+  bool round_weights = false;  // ExecContext's
   int threads = 1;
   const KernelSet* kernels = nullptr;
 };

@@ -31,6 +31,15 @@ struct IntVec : Vec {
   static U WidenU8(const std::byte* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  static U Add16(U a, U b) { return _mm512_add_epi16(a, b); }
+  static U Mul16(U a, U b) { return _mm512_mullo_epi16(a, b); }
+  template <int kBits>
+  static U ShiftRight16(U a) {
+    return _mm512_srli_epi16(a, kBits);
+  }
+  /// The low half of each dword in both its halves.
+  static U PairLow(U a) { return Or(And(a, SetDwords(0xffff)), ShiftLeft<16>(a)); }
+  static U ToI(F v) { return _mm512_cvtps_epi32(v); }
   static F ToF(U a) { return _mm512_cvtepi32_ps(a); }
   /// How many lanes of a are greater than those of b.
   static int CountGreater(F a, F b) { return __builtin_popcount(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ)); }
@@ -45,7 +54,7 @@ struct IntVec : Vec {
   }
 };
 
-constexpr simd::QuantTiles kTiles{.direct = 8, .paired = 2, .strip = 6, .panels = 2, .widen_from = 3};
+constexpr simd::QuantTiles kTiles{.direct = 8, .paired = 2, .strip = 6, .panels = 2, .widen_from = 3, .round_from = 32};
 
 }  // namespace
 
