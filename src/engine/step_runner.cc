@@ -4,6 +4,25 @@
 #include <numeric>
 
 namespace kvasir {
+namespace {
+
+/// Takes ExecContext::round_weights back for a while, unless `allowed`. Sequences that run together would otherwise
+/// round each other's weights: what a sequence gets may not depend on its company.
+class RoundingAllowed {
+ public:
+  RoundingAllowed(ExecContext& ctx, bool allowed) : ctx_(ctx), before_(ctx.round_weights) {
+    ctx_.round_weights = before_ && allowed;
+  }
+  ~RoundingAllowed() { ctx_.round_weights = before_; }
+  RoundingAllowed(const RoundingAllowed&) = delete;
+  RoundingAllowed& operator=(const RoundingAllowed&) = delete;
+
+ private:
+  ExecContext& ctx_;
+  const bool before_;
+};
+
+}  // namespace
 
 StepRunner::StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int64_t prefill_chunk,
                        bool plain_attention)
@@ -28,6 +47,7 @@ Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> seq
   batch.sequences = std::move(sequences);
   batch.output_rows = std::move(output_rows);
   batch.plain_attention = plain_attention_;
+  const RoundingAllowed rounding(ctx_, batch.sequences.size() == 1);
   ctx_.scratch->Reset();
   ASSIGN_OR_RETURN(MatView<float> hidden, model_.Forward(ctx_, batch, cache_));
   for (const ForwardSequence& sequence : batch.sequences) cache_.Commit(sequence.seq, sequence.count);
@@ -51,6 +71,7 @@ Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs, const 
     const int64_t outputs = static_cast<int64_t>(output_rows.size());
     ASSIGN_OR_RETURN(const MatView<float> hidden, ForwardChunk(std::exchange(sequences, {}), std::exchange(tokens, {}),
                                                                std::exchange(output_rows, {})));
+    const RoundingAllowed rounding(ctx_, false);
     if (outputs > 0) RETURN_IF_ERROR(model_.Logits(ctx_, hidden, logits.Rows(done_outputs, outputs)));
     done_outputs += outputs;
     return OkStatus();

@@ -11,29 +11,10 @@ with --factor and the weights behind them divided by it. The weights are written
 import argparse
 import json
 import pathlib
-import shutil
 
 import numpy as np
-from safetensors.numpy import save_file
 
-
-def read(path):
-    """All tensors as fp32; numpy knows no bf16, so its bits are widened by hand."""
-    raw = path.read_bytes()
-    size = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:8 + size])
-    tensors = {}
-    for name, info in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = (8 + size + at for at in info["data_offsets"])
-        if info["dtype"] == "BF16":
-            words = np.frombuffer(raw[begin:end], np.uint16).astype(np.uint32) << 16
-            values = words.view(np.float32)
-        else:
-            values = np.frombuffer(raw[begin:end], {"F32": np.float32, "F16": np.float16}[info["dtype"]])
-        tensors[name] = values.astype(np.float32).reshape(info["shape"])
-    return tensors
+import checkpoints
 
 
 def main():
@@ -45,7 +26,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     config = json.loads((args.model / "config.json").read_text())
-    tensors = read(args.model / "model.safetensors")
+    tensors = checkpoints.read(args.model / "model.safetensors")
     rng = np.random.default_rng(args.seed)
 
     def channels(width):
@@ -70,13 +51,7 @@ def main():
                 head = value // head_dim * groups + group
                 tensors[at + "self_attn.o_proj.weight"][:, head * head_dim + value % head_dim] /= args.factor
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    for file in args.model.iterdir():
-        if file.name != "model.safetensors" and file.is_file():
-            shutil.copy(file, args.out / file.name)
-    config["torch_dtype"] = "float32"
-    (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(tensors, args.out / "model.safetensors", metadata={"format": "pt"})
+    checkpoints.write(args.model, args.out, config, tensors)
 
 
 if __name__ == "__main__":
