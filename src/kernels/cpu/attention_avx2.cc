@@ -11,16 +11,6 @@ struct AttentionVec : Vec {
   static constexpr int VectorsAtOnce(int m) { return m >= 4 ? 2 : 4; }
 
   static float First(F x) { return _mm256_cvtss_f32(x); }
-  static float HorizontalMax(F x) {
-    const __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    const __m128 b = _mm_max_ps(a, _mm_movehl_ps(a, a));
-    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
-  }
-  static float HorizontalSum(F x) {
-    const __m128 a = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
-    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
-  }
   static F Difference(U x, int32_t b) { return _mm256_cvtepi32_ps(_mm256_sub_epi32(x, _mm256_set1_epi32(b))); }
   static F SelectInRange(U x, int32_t low, int32_t high, F a, F b) {
     const U outside =

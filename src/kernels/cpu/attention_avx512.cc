@@ -11,18 +11,6 @@ struct AttentionVec : Vec {
   static constexpr int VectorsAtOnce(int m) { return m <= 2 ? 8 : m <= 6 ? 4 : 2; }
 
   static float First(F x) { return _mm512_cvtss_f32(x); }
-  static float HorizontalMax(F x) {
-    const __m512 a = _mm512_max_ps(x, _mm512_shuffle_f32x4(x, x, 0x4e));
-    const __m512 b = _mm512_max_ps(a, _mm512_shuffle_f32x4(a, a, 0xb1));
-    const __m512 c = _mm512_max_ps(b, _mm512_permute_ps(b, 0x4e));
-    return _mm512_cvtss_f32(_mm512_max_ps(c, _mm512_permute_ps(c, 0xb1)));
-  }
-  static float HorizontalSum(F x) {
-    const __m512 a = _mm512_add_ps(x, _mm512_shuffle_f32x4(x, x, 0x4e));
-    const __m512 b = _mm512_add_ps(a, _mm512_shuffle_f32x4(a, a, 0xb1));
-    const __m512 c = _mm512_add_ps(b, _mm512_permute_ps(b, 0x4e));
-    return _mm512_cvtss_f32(_mm512_add_ps(c, _mm512_permute_ps(c, 0xb1)));
-  }
   static F Difference(U x, int32_t b) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(x, _mm512_set1_epi32(b))); }
   static F SelectInRange(U x, int32_t low, int32_t high, F a, F b) {
     const M above = _mm512_cmp_epi32_mask(x, _mm512_set1_epi32(low), _MM_CMPINT_NLT);

@@ -22,7 +22,7 @@ inline constexpr int kTileVectors = 16 / V::kLanes;
 
 // Beyond a vector type's own members, V has:
 //   kMaxPass: query rows per pass, at most kPassRows; TilesAtOnce(m), VectorsAtOnce(m): tiles whose scores, and vectors
-//   of V whose sums, stay in registers for m query rows; HorizontalMax, HorizontalSum, First; Difference(u, b): the
+//   of V whose sums, stay in registers for m query rows; First; Difference(u, b): the
 //   signed dwords u - b as floats; SelectInRange(x, low, high, a, b): a where low <= x <= high, else b; ScaleOrZero(p,
 //   n, x): p · 2^n, but 0 where x < -125 (p not NaN) or x = -inf; Bf16: the format of bf16 caches.
 

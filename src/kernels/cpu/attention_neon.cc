@@ -11,11 +11,6 @@ struct AttentionVec : Vec {
   static constexpr int VectorsAtOnce(int) { return 4; }
 
   static float First(F x) { return vgetq_lane_f32(x, 0); }
-  static float HorizontalMax(F x) { return vmaxvq_f32(x); }
-  static float HorizontalSum(F x) {
-    const float32x2_t pairs = vadd_f32(vget_low_f32(x), vget_high_f32(x));
-    return vget_lane_f32(vpadd_f32(pairs, pairs), 0);
-  }
   static F Difference(U x, int32_t b) { return vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(x), vdupq_n_s32(b))); }
   static F SelectInRange(U x, int32_t low, int32_t high, F a, F b) {
     const int32x4_t signed_x = vreinterpretq_s32_u32(x);

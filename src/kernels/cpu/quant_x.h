@@ -58,11 +58,7 @@ template <class V>
 inline float LargestMagnitude(const float* x) {
   typename V::F max = V::Zero();
   for (int i = 0; i < kActivationChunk; i += V::kLanes) max = V::Max(max, V::Abs(V::Load(x + i)));
-  float lanes[V::kLanes];
-  V::Store(lanes, max);
-  float largest = 0.0f;
-  for (int i = 0; i < V::kLanes; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
-  return largest;
+  return V::HorizontalMax(max);
 }
 
 /// How many of x [kActivationChunk] are greater than `limit` in magnitude.
@@ -82,17 +78,15 @@ inline float QuantizeChunk(const float* x, int n, int8_t* q, Outliers* outliers)
   constexpr float kTiny = 1e-30f;  // its inverse is finite
   alignas(64) float kept[kActivationChunk];
   F bad = V::Zero();  // stays zero unless x holds NaN or infinity, which then reach the scale and all outputs
+  F max = V::Zero();
   for (int i = 0; i < kActivationChunk; i += V::kLanes) {
     const F v = n - i >= V::kLanes ? V::Load(x + i) : n > i ? V::LoadN(x + i, n - i, V::Zero()) : V::Zero();
     V::Store(kept + i, v);
     bad = V::Fma(v, V::Zero(), bad);
+    max = V::Max(max, V::Abs(v));
   }
-  float lanes[V::kLanes];
-  V::Store(lanes, bad);
-  float spoiled = 0.0f;
-  for (int i = 0; i < V::kLanes; ++i) spoiled += lanes[i];
-
-  float largest = LargestMagnitude<V>(kept);
+  const float spoiled = V::HorizontalSum(bad);
+  float largest = V::HorizontalMax(max);
   outliers->count = 0;
   while (largest > kTiny && spoiled == 0.0f) {
     const float limit = largest / kOutlierGap;
@@ -126,6 +120,7 @@ void PackQuantX(const float* x, int64_t stride, int tokens, int64_t cols, std::b
     auto* const seeds = reinterpret_cast<int32_t*>(out + X::kSeedsAt * tokens);
     auto* const sums = reinterpret_cast<float*>(out + X::kSumsAt * tokens);
     for (int t = 0; t < tokens; ++t) {
+#pragma GCC unroll 8
       for (int d = 0; d < kActivationChunk / 4; ++d) __builtin_memcpy(&values[d * tokens + t], q[t] + d * 4, 4);
       for (int b = 0; b < X::kBlocks; ++b) {
         int32_t sum = 0;

@@ -45,6 +45,16 @@ struct Vec {
   static F Max(F a, F b) { return _mm256_max_ps(a, b); }
   static F Sqrt(F v) { return _mm256_sqrt_ps(v); }
   static F Abs(F v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+  static float HorizontalMax(F x) {
+    const __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 b = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+  }
+  static float HorizontalSum(F x) {
+    const __m128 a = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+  }
   static F CopySign(F magnitude, F sign) {
     const F bit = _mm256_set1_ps(-0.0f);
     return _mm256_or_ps(_mm256_andnot_ps(bit, magnitude), _mm256_and_ps(bit, sign));

@@ -42,6 +42,18 @@ struct Vec {
   static F Max(F a, F b) { return _mm512_max_ps(a, b); }
   static F Sqrt(F v) { return _mm512_sqrt_ps(v); }
   static F Abs(F v) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), v); }
+  static float HorizontalMax(F x) {
+    const __m512 a = _mm512_max_ps(x, _mm512_shuffle_f32x4(x, x, 0x4e));
+    const __m512 b = _mm512_max_ps(a, _mm512_shuffle_f32x4(a, a, 0xb1));
+    const __m512 c = _mm512_max_ps(b, _mm512_permute_ps(b, 0x4e));
+    return _mm512_cvtss_f32(_mm512_max_ps(c, _mm512_permute_ps(c, 0xb1)));
+  }
+  static float HorizontalSum(F x) {
+    const __m512 a = _mm512_add_ps(x, _mm512_shuffle_f32x4(x, x, 0x4e));
+    const __m512 b = _mm512_add_ps(a, _mm512_shuffle_f32x4(a, a, 0xb1));
+    const __m512 c = _mm512_add_ps(b, _mm512_permute_ps(b, 0x4e));
+    return _mm512_cvtss_f32(_mm512_add_ps(c, _mm512_permute_ps(c, 0xb1)));
+  }
   static F CopySign(F magnitude, F sign) {
     const F bit = _mm512_set1_ps(-0.0f);
     return _mm512_or_ps(_mm512_andnot_ps(bit, magnitude), _mm512_and_ps(bit, sign));

@@ -57,6 +57,11 @@ struct Vec {
   static F Max(F a, F b) { return vmaxq_f32(a, b); }
   static F Sqrt(F v) { return vsqrtq_f32(v); }
   static F Abs(F v) { return vabsq_f32(v); }
+  static float HorizontalMax(F x) { return vmaxvq_f32(x); }
+  static float HorizontalSum(F x) {
+    const float32x2_t pairs = vadd_f32(vget_low_f32(x), vget_high_f32(x));
+    return vget_lane_f32(vpadd_f32(pairs, pairs), 0);
+  }
   static F CopySign(F magnitude, F sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude); }
   static F Round(F v) { return vrndnq_f32(v); }
   static M Less(F a, F b) { return vcltq_f32(a, b); }
