@@ -14,7 +14,7 @@ constexpr int64_t kBlockBytesOfX = 24 << 10;
 constexpr int64_t kMaxGroup = 8;         // panels per item
 constexpr int64_t kMaxBlockStrips = 24;  // strips per item
 constexpr int64_t kMaxWideTokens = 512;  // tokens per item where weights are widened, once for all of them
-constexpr int64_t kItemsPerThread = 6;   // wanted, so that threads end together
+constexpr int64_t kItemsPerThread = 16;  // wanted, so that threads end together
 // With few strips the weights of the next block of k come from memory while the strips sweep over this one.
 constexpr int64_t kFewStrips = 4;
 constexpr int64_t kFewStripsBlockBytes = 8 << 10;
@@ -227,6 +227,38 @@ Weights WeightsOfBlock(const Product& p, int64_t first_panel, int64_t panels, in
   return {wide, wide_panel, wide_lines};
 }
 
+/// The weights that a worker needs next, fetched into the second-level cache bit by bit while it sweeps over strips:
+/// those of the item's next block of k or, after the last, of the next item, which is most often its own.
+class NextWeights {
+ public:
+  NextWeights(const Product& p, int64_t item, int64_t line, int64_t strips) {
+    if (p.strips <= kFewStrips) return;  // fetches ahead by itself
+    const bool same = line < p.lines;
+    if (!same) line = 0;
+    const int64_t first_panel = (same ? item : item + 1) / p.blocks() * p.group;
+    panels_ = std::clamp<int64_t>(p.panels - first_panel, 0, p.group);
+    panel_bytes_ = p.w->panel_bytes();
+    begin_ = p.w->data + first_panel * panel_bytes_ + line * p.line_bytes;
+    bytes_ = std::min(p.block_lines, p.lines - line) * p.line_bytes;
+    step_ = RoundUp(CeilDiv(bytes_, strips), 64);
+  }
+  void Fetch() {
+    const int64_t end = std::min(at_ + step_, bytes_);
+    for (int64_t panel = 0; panel < panels_; ++panel) {
+      for (int64_t i = at_; i < end; i += 64) __builtin_prefetch(begin_ + panel * panel_bytes_ + i, 0, 2);
+    }
+    at_ = end;
+  }
+
+ private:
+  const std::byte* begin_ = nullptr;
+  int64_t panels_ = 0;
+  int64_t panel_bytes_ = 0;
+  int64_t bytes_ = 0;  // of each panel
+  int64_t step_ = 0;
+  int64_t at_ = 0;
+};
+
 void RunItem(const Product& p, int64_t item, int worker) {
   const int64_t first_panel = item / p.blocks() * p.group;
   const int64_t panels = std::min(p.group, p.panels - first_panel);
@@ -238,9 +270,11 @@ void RunItem(const Product& p, int64_t item, int worker) {
   do {
     const int64_t lines = std::min(p.block_lines, p.lines - line);
     const Weights weights = WeightsOfBlock(p, first_panel, panels, line, lines, worker);
+    NextWeights next(p, item, line + lines, end_strip - first_strip);
     for (int64_t s = first_strip; s < end_strip; ++s) {
       const int tokens = p.StripTokens(s);
       float* const sums = all_sums + (s - first_strip) * sums_per_strip;
+      next.Fetch();
       for (int64_t panel = 0; panel < panels;) {
         const int n = TilePanels(p, tokens, panels - panel);
         p.tiles->tile[n - 1][tokens - 1]({.x = p.PackedStrip(s) + p.XBytes(line) * tokens,
