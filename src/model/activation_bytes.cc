@@ -22,7 +22,8 @@ class Estimate {
           .format = m.format, .rows = m.rows, .cols = m.cols, .order = m.changes_inputs ? &kAnyOrder : nullptr};
       for (int64_t tokens = 1; tokens < 2 * tokens_; tokens *= 2) {
         const int64_t count = std::min(tokens, tokens_);
-        product_ = std::max(product_, MatMulScratchBytes(*run.kernels, run.threads, count, w, m.gated, run.round_weights));
+        product_ =
+            std::max(product_, MatMulScratchBytes(*run.kernels, run.threads, count, w, m.gated, run.round_weights));
       }
     }
   }
