@@ -104,6 +104,26 @@ TEST(ParallelTest, EveryItemOnce) {
   }
 }
 
+TEST(ParallelTest, RunsMakeUpAllItems) {
+  for (int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    for (int64_t count : {0, 1, 2, 3, 7, 100, 1000}) {
+      std::mutex mutex;
+      std::vector<int> seen(static_cast<size_t>(count));
+      int64_t runs = 0;
+      ForRuns(pool, count, [&](int64_t begin, int64_t end, int worker) {
+        const std::lock_guard lock(mutex);
+        EXPECT_TRUE(worker >= 0 && worker < threads);
+        EXPECT_LT(begin, end);
+        for (int64_t item = begin; item < end; ++item) ++seen[static_cast<size_t>(item)];
+        ++runs;
+      });
+      EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; })) << threads << " " << count;
+      EXPECT_LE(runs, 12 * threads) << count;  // each share of at most 1000 is halved ten times
+    }
+  }
+}
+
 TEST(CeilingsTest, AreOfAPlausibleSize) {
   ThreadPool pool(2);
   for (const KernelSet* set : AvailableKernelSets()) {

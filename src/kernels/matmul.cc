@@ -53,7 +53,8 @@ struct Product {
   int64_t ahead = 0;        // bytes of weights fetched ahead
   int tile_panels = kMaxTilePanels;
   int64_t strips = 0;
-  int64_t group = 0;           // panels per item
+  int64_t group = 0;           // panels per item; of a single strip: finished together
+  int64_t run_unit = 0;        // panels that a single strip's runs are multiples of
   int64_t block_strips = 0;    // strips per item
   float* changed_x = nullptr;  // x scaled and ordered as the weights want it, if they do
   std::byte* packed_x = nullptr;
@@ -115,7 +116,7 @@ void CutIntoItems(Product& p, int threads) {
     const Streaming streaming = ahead > 0 ? Streaming{.panels = 1, .ahead_lines = ahead / 64} : StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;
-    p.group = kMaxTilePanels;
+    p.run_unit = p.epilogue->gated || p.panels >= 2 * kItemsPerThread * threads ? 2 : 1;
     p.block_lines = std::max<int64_t>(p.lines, 1);
   } else if (p.strips <= kFewStrips) {
     p.group = kMaxTilePanels;
@@ -128,6 +129,7 @@ void CutIntoItems(Product& p, int threads) {
     p.block_lines = BlockLines(p, kBlockBytesOfX / (p.tiles->strip * kernels.x_chunk_bytes) * kernels.lines_per_chunk);
   }
   p.block_strips = std::min(p.strips, p.widens() ? CeilDiv(kMaxWideTokens, p.tiles->strip) : kMaxBlockStrips);
+  if (p.strips == 1) return;
   const int64_t smallest = p.epilogue->gated ? 2 : 1;
   while (p.group > smallest && p.items() < kItemsPerThread * threads) p.group /= 2;
 }
@@ -292,6 +294,43 @@ void RunItem(const Product& p, int64_t item, int worker) {
   } while (line < p.lines);
 }
 
+/// The only strip times panels [panel, end), whose weights are read as one stretch of memory.
+void RunPanels(const Product& p, int64_t panel, int64_t end, int worker) {
+  const int tokens = p.StripTokens(0);
+  const int64_t panel_bytes = p.w->panel_bytes();
+  float* const sums = p.sums + worker * p.sums_per_worker;
+  while (panel < end) {
+    const int64_t first = panel;
+    const int64_t stop = std::min(end, first + p.group);
+    while (panel < stop) {
+      const int n = TilePanels(p, tokens, stop - panel);
+      p.tiles->tile[n - 1][tokens - 1]({.x = p.packed_x,
+                                        .w = p.w->data + panel * panel_bytes,
+                                        .panel_bytes = panel_bytes,
+                                        .lines = p.lines,
+                                        .ahead = p.ahead,
+                                        .acc = sums + (panel - first) * tokens * kPanelRows});
+      panel += n;
+    }
+    FinishStrip(p, 0, first, stop - first, sums);
+  }
+}
+
+/// All of a product whose activations are packed. A single strip reads every weight once, in runs as long as may be:
+/// each break in the stream of memory costs more than the arithmetic of several lines.
+void RunProduct(const Product& p, ThreadPool& pool, bool serial) {
+  if (p.strips == 1) {
+    if (serial) return RunPanels(p, 0, p.panels, 0);
+    ForRuns(pool, CeilDiv(p.panels, p.run_unit), [&p](int64_t begin, int64_t end, int worker) {
+      RunPanels(p, begin * p.run_unit, std::min(end * p.run_unit, p.panels), worker);
+    });
+  } else if (serial) {
+    for (int64_t item = 0; item < p.items(); ++item) RunItem(p, item, 0);
+  } else {
+    ForItems(pool, p.items(), [&p](int64_t item, int worker) { RunItem(p, item, worker); });
+  }
+}
+
 }  // namespace
 
 Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, const Epilogue& epilogue,
@@ -312,11 +351,7 @@ Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, c
   }
   PackActivations(product, *ctx.pool);
   const int64_t flops = 2 * x.rows * w.rows * w.cols;
-  if (w.bytes() <= kSerialBytes && flops <= kSerialFlops) {
-    for (int64_t item = 0; item < product.items(); ++item) RunItem(product, item, 0);
-  } else {
-    ForItems(*ctx.pool, product.items(), [&](int64_t item, int worker) { RunItem(product, item, worker); });
-  }
+  RunProduct(product, *ctx.pool, w.bytes() <= kSerialBytes && flops <= kSerialFlops);
   ctx.scratch->Rewind(mark);
   ctx.counters.weight_bytes += w.bytes();
   ctx.counters.matmul_flops += flops;

@@ -32,6 +32,24 @@ class WorkShares {
     return -1;
   }
 
+  /// The next items for `worker`: half of what is left of a share, at least one; empty when there is none left.
+  /// Runs get shorter, so that workers read long stretches and yet end together. Not mixed with Next. Thread-safe.
+  struct Run {
+    int64_t begin = 0;
+    int64_t end = 0;
+  };
+  Run NextRun(int worker) {
+    for (int64_t i = 0; i < shares_; ++i) {
+      Share& share = share_[(worker + i) % shares_];
+      int64_t begin = share.next.load(std::memory_order_relaxed);
+      while (begin < share.end) {
+        const int64_t end = begin + (share.end - begin + 1) / 2;
+        if (share.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) return {begin, end};
+      }
+    }
+    return {};
+  }
+
  private:
   static constexpr int64_t kMax = 64;
   struct alignas(64) Share {
@@ -53,6 +71,22 @@ void ForItems(ThreadPool& pool, int64_t count, const Fn& fn) {
   WorkShares shares(count, pool.size());
   pool.RunShared([&](int worker) {
     for (int64_t item = shares.Next(worker); item >= 0; item = shares.Next(worker)) fn(item, worker);
+  });
+}
+
+/// Runs fn(begin, end, worker) for runs of items that make up [0, count), each in one run, on all threads.
+template <class Fn>
+void ForRuns(ThreadPool& pool, int64_t count, const Fn& fn) {
+  if (count <= 0) return;
+  if (count == 1 || pool.size() == 1) {
+    fn(int64_t{0}, count, 0);
+    return;
+  }
+  WorkShares shares(count, pool.size());
+  pool.RunShared([&](int worker) {
+    for (auto run = shares.NextRun(worker); run.begin < run.end; run = shares.NextRun(worker)) {
+      fn(run.begin, run.end, worker);
+    }
   });
 }
 
