@@ -70,6 +70,8 @@ struct Product {
   int64_t StripBegin(int64_t s) const { return x.rows / strips * s + std::min(s, x.rows % strips); }
   int StripTokens(int64_t s) const { return static_cast<int>(StripBegin(s + 1) - StripBegin(s)); }
   bool widens() const { return tiles != kernels; }
+  /// Every weight is read once, by a single strip, from where it is.
+  bool streams() const { return strips == 1 && !widens(); }
   /// Bytes of packed x per token before a line that begins a chunk, or of all lines.
   int64_t XBytes(int64_t line) const { return CeilDiv(line, kernels->lines_per_chunk) * kernels->x_chunk_bytes; }
   std::byte* PackedStrip(int64_t s) const { return packed_x + StripBegin(s) * XBytes(lines); }
@@ -116,6 +118,7 @@ void CutIntoItems(Product& p, int threads) {
     const Streaming streaming = ahead > 0 ? Streaming{.panels = 1, .ahead_lines = ahead / 64} : StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;
+    if (!p.streams()) p.group = kMaxTilePanels;
     p.run_unit = p.epilogue->gated || p.panels >= 2 * kItemsPerThread * threads ? 2 : 1;
     p.block_lines = std::max<int64_t>(p.lines, 1);
   } else if (p.strips <= kFewStrips) {
@@ -129,7 +132,7 @@ void CutIntoItems(Product& p, int threads) {
     p.block_lines = BlockLines(p, kBlockBytesOfX / (p.tiles->strip * kernels.x_chunk_bytes) * kernels.lines_per_chunk);
   }
   p.block_strips = std::min(p.strips, p.widens() ? CeilDiv(kMaxWideTokens, p.tiles->strip) : kMaxBlockStrips);
-  if (p.strips == 1) return;
+  if (p.streams()) return;
   const int64_t smallest = p.epilogue->gated ? 2 : 1;
   while (p.group > smallest && p.items() < kItemsPerThread * threads) p.group /= 2;
 }
@@ -319,7 +322,7 @@ void RunPanels(const Product& p, int64_t panel, int64_t end, int worker) {
 /// All of a product whose activations are packed. A single strip reads every weight once, in runs as long as may be:
 /// each break in the stream of memory costs more than the arithmetic of several lines.
 void RunProduct(const Product& p, ThreadPool& pool, bool serial) {
-  if (p.strips == 1) {
+  if (p.streams()) {
     if (serial) return RunPanels(p, 0, p.panels, 0);
     ForRuns(pool, CeilDiv(p.panels, p.run_unit), [&p](int64_t begin, int64_t end, int worker) {
       RunPanels(p, begin * p.run_unit, std::min(end * p.run_unit, p.panels), worker);
