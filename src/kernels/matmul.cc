@@ -53,8 +53,7 @@ struct Product {
   int64_t ahead = 0;        // bytes of weights fetched ahead
   int tile_panels = kMaxTilePanels;
   int64_t strips = 0;
-  int64_t group = 0;           // panels per item; of a single strip: finished together
-  int64_t run_unit = 0;        // panels that a single strip's runs are multiples of
+  int64_t group = 0;           // panels per item, or finished together where weights are streamed
   int64_t block_strips = 0;    // strips per item
   float* changed_x = nullptr;  // x scaled and ordered as the weights want it, if they do
   std::byte* packed_x = nullptr;
@@ -118,8 +117,7 @@ void CutIntoItems(Product& p, int threads) {
     const Streaming streaming = ahead > 0 ? Streaming{.panels = 1, .ahead_lines = ahead / 64} : StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;
-    if (!p.streams()) p.group = kMaxTilePanels;
-    p.run_unit = p.epilogue->gated || p.panels >= 2 * kItemsPerThread * threads ? 2 : 1;
+    if (p.widens()) p.group = kMaxTilePanels;
     p.block_lines = std::max<int64_t>(p.lines, 1);
   } else if (p.strips <= kFewStrips) {
     p.group = kMaxTilePanels;
@@ -232,20 +230,28 @@ Weights WeightsOfBlock(const Product& p, int64_t first_panel, int64_t panels, in
   return {wide, wide_panel, wide_lines};
 }
 
+/// What a worker computes at once: at most a group of panels times strips [first_strip, end_strip).
+struct Part {
+  int64_t first_panel;
+  int64_t panels;
+  int64_t first_strip;
+  int64_t end_strip;
+};
+
 /// The weights that a worker needs next, fetched into the second-level cache bit by bit while it sweeps over strips:
-/// those of the item's next block of k or, after the last, of the next item, which is most often its own.
+/// those of the part's next block of k or, after the last, of the next item, which is most often its own.
 class NextWeights {
  public:
-  NextWeights(const Product& p, int64_t item, int64_t line, int64_t strips) {
+  NextWeights(const Product& p, const Part& part, int64_t line) {
     if (p.strips <= kFewStrips) return;  // fetches ahead by itself
-    const bool same = line < p.lines;
-    if (!same) line = 0;
-    const int64_t first_panel = (same ? item : item + 1) / p.blocks() * p.group;
+    const bool panels_done = line >= p.lines && part.end_strip == p.strips;
+    if (line >= p.lines) line = 0;
+    const int64_t first_panel = part.first_panel + (panels_done ? part.panels : 0);
     panels_ = std::clamp<int64_t>(p.panels - first_panel, 0, p.group);
     panel_bytes_ = p.w->panel_bytes();
     begin_ = p.w->data + first_panel * panel_bytes_ + line * p.line_bytes;
     bytes_ = std::min(p.block_lines, p.lines - line) * p.line_bytes;
-    step_ = RoundUp(CeilDiv(bytes_, strips), 64);
+    step_ = RoundUp(CeilDiv(bytes_, part.end_strip - part.first_strip), 64);
   }
   void Fetch() {
     const int64_t end = std::min(at_ + step_, bytes_);
@@ -264,24 +270,20 @@ class NextWeights {
   int64_t at_ = 0;
 };
 
-void RunItem(const Product& p, int64_t item, int worker) {
-  const int64_t first_panel = item / p.blocks() * p.group;
-  const int64_t panels = std::min(p.group, p.panels - first_panel);
-  const int64_t first_strip = item % p.blocks() * p.block_strips;
-  const int64_t end_strip = std::min(first_strip + p.block_strips, p.strips);
+void RunPart(const Product& p, const Part& part, int worker) {
   float* const all_sums = p.sums + worker * p.sums_per_worker;
   const int64_t sums_per_strip = p.block_lines < p.lines ? p.group * p.tiles->strip * kPanelRows : 0;
   int64_t line = 0;
   do {
     const int64_t lines = std::min(p.block_lines, p.lines - line);
-    const Weights weights = WeightsOfBlock(p, first_panel, panels, line, lines, worker);
-    NextWeights next(p, item, line + lines, end_strip - first_strip);
-    for (int64_t s = first_strip; s < end_strip; ++s) {
+    const Weights weights = WeightsOfBlock(p, part.first_panel, part.panels, line, lines, worker);
+    NextWeights next(p, part, line + lines);
+    for (int64_t s = part.first_strip; s < part.end_strip; ++s) {
       const int tokens = p.StripTokens(s);
-      float* const sums = all_sums + (s - first_strip) * sums_per_strip;
+      float* const sums = all_sums + (s - part.first_strip) * sums_per_strip;
       next.Fetch();
-      for (int64_t panel = 0; panel < panels;) {
-        const int n = TilePanels(p, tokens, panels - panel);
+      for (int64_t panel = 0; panel < part.panels;) {
+        const int n = TilePanels(p, tokens, part.panels - panel);
         p.tiles->tile[n - 1][tokens - 1]({.x = p.PackedStrip(s) + p.XBytes(line) * tokens,
                                           .w = weights.data + panel * weights.panel_bytes,
                                           .panel_bytes = weights.panel_bytes,
@@ -291,44 +293,35 @@ void RunItem(const Product& p, int64_t item, int worker) {
                                           .resume = line > 0});
         panel += n;
       }
-      if (line + lines == p.lines) FinishStrip(p, s, first_panel, panels, sums);
+      if (line + lines == p.lines) FinishStrip(p, s, part.first_panel, part.panels, sums);
     }
     line += lines;
   } while (line < p.lines);
 }
 
-/// The only strip times panels [panel, end), whose weights are read as one stretch of memory.
-void RunPanels(const Product& p, int64_t panel, int64_t end, int worker) {
-  const int tokens = p.StripTokens(0);
-  const int64_t panel_bytes = p.w->panel_bytes();
-  float* const sums = p.sums + worker * p.sums_per_worker;
-  while (panel < end) {
-    const int64_t first = panel;
-    const int64_t stop = std::min(end, first + p.group);
-    while (panel < stop) {
-      const int n = TilePanels(p, tokens, stop - panel);
-      p.tiles->tile[n - 1][tokens - 1]({.x = p.packed_x,
-                                        .w = p.w->data + panel * panel_bytes,
-                                        .panel_bytes = panel_bytes,
-                                        .lines = p.lines,
-                                        .ahead = p.ahead,
-                                        .acc = sums + (panel - first) * tokens * kPanelRows});
-      panel += n;
-    }
-    FinishStrip(p, 0, first, stop - first, sums);
-  }
+void RunItem(const Product& p, int64_t item, int worker) {
+  const int64_t first_panel = item / p.blocks() * p.group;
+  const int64_t first_strip = item % p.blocks() * p.block_strips;
+  RunPart(p,
+          {first_panel, std::min(p.group, p.panels - first_panel), first_strip,
+           std::min(first_strip + p.block_strips, p.strips)},
+          worker);
 }
 
-/// All of a product whose activations are packed. A single strip reads every weight once, in runs as long as may be:
-/// each break in the stream of memory costs more than the arithmetic of several lines.
+/// All of a product whose activations are packed. Streamed weights are read in runs as long as may be, since every
+/// break in the stream costs time.
 void RunProduct(const Product& p, ThreadPool& pool, bool serial) {
-  if (p.streams()) {
-    if (serial) return RunPanels(p, 0, p.panels, 0);
-    ForRuns(pool, CeilDiv(p.panels, p.run_unit), [&p](int64_t begin, int64_t end, int worker) {
-      RunPanels(p, begin * p.run_unit, std::min(end * p.run_unit, p.panels), worker);
-    });
-  } else if (serial) {
+  if (serial) {
     for (int64_t item = 0; item < p.items(); ++item) RunItem(p, item, 0);
+  } else if (p.streams()) {
+    // Whole pairs of gate and up, and whole tiles where there are panels enough for all threads.
+    const int64_t unit = p.epilogue->gated || p.panels >= kMaxTilePanels * kItemsPerThread * pool.size() ? 2 : 1;
+    ForRuns(pool, CeilDiv(p.panels, unit), [&p, unit](int64_t begin, int64_t end, int worker) {
+      const int64_t end_panel = std::min(end * unit, p.panels);
+      for (int64_t panel = begin * unit; panel < end_panel; panel += p.group) {
+        RunPart(p, {panel, std::min(p.group, end_panel - panel), 0, 1}, worker);
+      }
+    });
   } else {
     ForItems(pool, p.items(), [&p](int64_t item, int worker) { RunItem(p, item, worker); });
   }

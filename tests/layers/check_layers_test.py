@@ -85,7 +85,8 @@ class CheckTest(unittest.TestCase):
         self.assertEqual(self.found("sizes"), ["src/base/b.cc:1"])
 
     def test_paths(self):
-        self.write("README.md", "https://example.org/work/x, build/release/kvasir, /tmp/x, ~/work/x, /usr/lib/x\n")
+        work = "/" + "work/x"
+        self.write("README.md", f"https://example.org{work}, build/release/kvasir, /tmp/x, ~{work}, /usr/lib/x\n")
         self.assertEqual(self.found("paths"), [])
         home = "/" + "home/somebody/x"
         self.write("docs/a.md", f"text\nsee {home}\n")
