@@ -42,8 +42,16 @@ class Sequences {
   std::vector<SeqId> seqs_;
 };
 
-// Seconds of one run with `steps` steps; the counters are cleared at its start.
-Result<double> TimeRun(const BenchTest& test, int64_t steps, const Model& model, KvCache& cache, StepRunner& runner) {
+struct RunTime {
+  double seconds = 0;
+  double read_bytes_per_s = 0;  // between the steps of decoding with a meter
+};
+
+// One run with `steps` steps; the counters are cleared at its start. With a `meter` a piece of memory is read between
+// the steps of decoding, which is not counted as their time: the speed of memory may change several times in a run.
+Result<RunTime> TimeRun(const BenchTest& test, int64_t steps, const Model& model, KvCache& cache, StepRunner& runner,
+                        CeilingMeter* meter) {
+  constexpr int64_t kReadBytes = 64 << 20;
   const int32_t vocab = model.spec().vocab_size;
   const int64_t planned = test.Length();
   Sequences sequences(cache);
@@ -63,13 +71,24 @@ Result<double> TimeRun(const BenchTest& test, int64_t steps, const Model& model,
   };
   if (test.depth > 0) RETURN_IF_ERROR(run(test.depth, 1));
   runner.ctx().counters = {};
-  const auto start = std::chrono::steady_clock::now();
+  RunTime time;
+  const auto step = [&](int64_t tokens, uint64_t seed) -> Status {
+    const auto start = std::chrono::steady_clock::now();
+    RETURN_IF_ERROR(run(tokens, seed));
+    time.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return OkStatus();
+  };
   if (test.prefill) {
-    RETURN_IF_ERROR(run(test.tokens, 2));
-  } else {
-    for (int64_t step = 0; step < steps; ++step) RETURN_IF_ERROR(run(1, static_cast<uint64_t>(step) + 3));
+    RETURN_IF_ERROR(step(test.tokens, 2));
+    return time;
   }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  double seconds_per_byte = 0;
+  for (int64_t i = 0; i < steps; ++i) {
+    RETURN_IF_ERROR(step(1, static_cast<uint64_t>(i) + 3));
+    if (meter != nullptr) seconds_per_byte += 1 / meter->ReadSome(kReadBytes);
+  }
+  if (meter != nullptr) time.read_bytes_per_s = static_cast<double>(steps) / seconds_per_byte;
+  return time;
 }
 
 template <class Fn>
@@ -176,18 +195,19 @@ std::string LimitsText(const Ceilings& ceilings, int threads, const KernelSet& s
 Result<BenchResult> RunBenchTest(const BenchTest& test, int repetitions, const Model& model, KvCache& cache,
                                  StepRunner& runner, CeilingMeter* meter) {
   constexpr int64_t kWarmupSteps = 4;
-  const auto warm = TimeRun(test, std::min(test.tokens, kWarmupSteps), model, cache, runner);
+  const auto warm = TimeRun(test, std::min(test.tokens, kWarmupSteps), model, cache, runner, nullptr);
   if (!warm.ok()) return warm.status().WithContext(test.Name());
   BenchResult result{.test = test, .tok_s = {}, .limits = {}, .per_run = {}};
   Ceilings before = meter ? meter->Now() : Ceilings{};
   for (int i = 0; i < repetitions; ++i) {
-    const auto seconds = TimeRun(test, test.tokens, model, cache, runner);
-    if (!seconds.ok()) return seconds.status().WithContext(test.Name());
-    result.tok_s.push_back(static_cast<double>(test.TokensPerRun()) / *seconds);
+    const auto time = TimeRun(test, test.tokens, model, cache, runner, meter);
+    if (!time.ok()) return time.status().WithContext(test.Name());
+    result.tok_s.push_back(static_cast<double>(test.TokensPerRun()) / time->seconds);
     result.per_run = runner.ctx().counters;
     if (meter == nullptr) continue;
     const Ceilings after = meter->Now();
     result.limits.push_back(Combine(before, after, [](double x, double y) { return (x + y) / 2; }));
+    if (time->read_bytes_per_s > 0) result.limits.back().read_bytes_per_s = time->read_bytes_per_s;
     before = after;
   }
   return result;

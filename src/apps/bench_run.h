@@ -46,7 +46,7 @@ struct BenchResult {
 };
 
 /// How near a result is to what the machine can do. The speed of a shared machine drifts, so every run is compared
-/// with what was measured just before and after it.
+/// with what was measured just before and after it and, where memory binds, between its steps.
 struct LimitShare {
   std::string_view limit;   // "bandwidth", "int8", "bf16" or "fp32": the one that binds
   double value = 0;         // of that limit: bytes or operations per second, the median of the runs' limits
@@ -69,7 +69,8 @@ double Median(std::vector<double> values);
 
 /// Runs the test once for warming up and `repetitions` times for the record, each on fresh sequences of `cache`.
 /// Token ids are arbitrary but fixed. A rate counts the whole step as generation runs it, sampling excluded. With a
-/// `meter` the limits are measured before and after every repetition.
+/// `meter` the limits are measured before and after every repetition, and the bandwidth of a decoding run between its
+/// steps, outside their time.
 Result<BenchResult> RunBenchTest(const BenchTest& test, int repetitions, const Model& model, KvCache& cache,
                                  StepRunner& runner, CeilingMeter* meter);
 

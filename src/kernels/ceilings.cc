@@ -49,11 +49,11 @@ Result<CeilingMeter> CeilingMeter::Create(ThreadPool& pool, const KernelSet& set
   return CeilingMeter(pool, set, options, std::move(buffer), part);
 }
 
-double CeilingMeter::ReadOnce(int pattern) {
-  const std::byte* const data = buffer_.data();
+double CeilingMeter::Read(int64_t offset, int64_t bytes, int pattern) {
+  const std::byte* const data = buffer_.data() + offset;
   const auto start = Clock::now();
   pool_->Run([&](int worker) {
-    kept.fetch_add(set_->probes->read(data + worker * part_, part_, pattern), std::memory_order_relaxed);
+    kept.fetch_add(set_->probes->read(data + worker * part_, bytes, pattern), std::memory_order_relaxed);
   });
   return SecondsSince(start);
 }
@@ -93,19 +93,27 @@ Ceilings CeilingMeter::Measure(bool best) {
     double fastest = 0.0;
     for (int pattern = 0; pattern < probes.read_patterns; ++pattern) {
       const double rate =
-          Rate(options_.seconds_each / probes.read_patterns, bytes, true, [&] { return ReadOnce(pattern); });
+          Rate(options_.seconds_each / probes.read_patterns, bytes, true, [&] { return Read(0, part_, pattern); });
       if (rate > fastest) pattern_ = pattern;
       fastest = std::max(fastest, rate);
     }
     ceilings.read_bytes_per_s = fastest;
   }
   if (!best) {
-    ceilings.read_bytes_per_s = Rate(options_.seconds_again, bytes, false, [&] { return ReadOnce(pattern_); });
+    ceilings.read_bytes_per_s = Rate(options_.seconds_again, bytes, false, [&] { return Read(0, part_, pattern_); });
   }
   ceilings.fp32_flops = PeakRate(probes.fp32, &rounds_[0], best);
   ceilings.bf16_flops = probes.bf16 ? PeakRate(probes.bf16, &rounds_[1], best) : ceilings.fp32_flops;
   ceilings.int8_ops = PeakRate(probes.int8, &rounds_[2], best);
   return ceilings;
+}
+
+double CeilingMeter::ReadSome(int64_t bytes) {
+  const int64_t each = std::clamp<int64_t>(bytes / pool_->size() / 4096 * 4096, 4096, part_);
+  if (at_ + each > part_) at_ = 0;
+  const double seconds = Read(at_, each, std::max(pattern_, 0));
+  at_ += each;
+  return static_cast<double>(each * pool_->size()) / seconds;
 }
 
 Ceilings CeilingMeter::Best() { return Measure(true); }

@@ -39,11 +39,15 @@ class CeilingMeter {
   /// just before or after.
   Ceilings Now();
 
+  /// The rate of reading the next `bytes` of the memory held, all threads together: bytes per second. Small reads
+  /// between small pieces of work meet the same machine as the work, however often a neighbour changes its speed.
+  double ReadSome(int64_t bytes);
+
  private:
   CeilingMeter(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options, Buffer buffer, int64_t part)
       : pool_(&pool), set_(&set), options_(options), buffer_(std::move(buffer)), part_(part) {}
 
-  double ReadOnce(int pattern);  // seconds
+  double Read(int64_t offset, int64_t bytes, int pattern);  // of each thread's part; seconds
   double PeakRate(int64_t (*probe)(int64_t, float*) noexcept, int64_t* rounds, bool best);
   Ceilings Measure(bool best);
 
@@ -52,6 +56,7 @@ class CeilingMeter {
   CeilingOptions options_;
   Buffer buffer_;
   int64_t part_ = 0;     // bytes per thread
+  int64_t at_ = 0;       // where ReadSome goes on in each part
   int pattern_ = -1;     // the fastest one, once known
   int64_t rounds_[3]{};  // of each peak that take about five milliseconds, once known
 };

@@ -137,6 +137,12 @@ TEST(CeilingsTest, AreOfAPlausibleSize) {
       EXPECT_GE(ceilings.bf16_flops, 1e8);
       EXPECT_GE(ceilings.int8_ops, 0.0);
     }
+    for (int64_t bytes : {int64_t{1}, int64_t{5} << 20, int64_t{12} << 20, int64_t{1} << 40}) {
+      for (int i = 0; i < 4; ++i) {  // past the end of what is held
+        EXPECT_GT(meter->ReadSome(bytes), 1e6) << bytes;
+        EXPECT_LT(meter->ReadSome(bytes), 1e13) << bytes;
+      }
+    }
   }
 }
 
