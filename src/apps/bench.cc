@@ -67,8 +67,7 @@ class BenchVerb final : public Verb {
     model_.AddKvType(flags);
     model_.AddAttention(flags);
     model_.AddMemoryLimit(flags);
-    flags.Choice("--cache", &cache_, {{"dynamic", CacheKind::kDynamic}, {"static", CacheKind::kStatic}},
-                 "KV cache: grow (K2) or allocate ahead (K3).");
+    model_.AddCache(flags);
     flags.Int("--prefill-chunk,--ubatch-size", "N", &chunk_, 1, 65536, "Tokens of a prompt run at once.");
     flags.Group("Output");
     flags.Choice("-o,--output", &format_,
@@ -88,6 +87,9 @@ class BenchVerb final : public Verb {
                              .repetitions = repetitions_,
                              .round_weights = !model_.exact_prefill,
                              .form = format_});
+    }
+    if (model_.cache.Recomputes()) {
+      return InvalidArgument("--cache {}: bench times steps that go on from a cache", model_.cache.Text());
     }
     ASSIGN_OR_RETURN(const std::vector<BenchTest> tests, Tests());
     ASSIGN_OR_RETURN(path_, FindModel(model_.model));
@@ -170,16 +172,7 @@ class BenchVerb final : public Verb {
     const int64_t available = AvailableMemory();
     for (size_t i = 0; i < tests.size(); ++i) {
       const BenchTest& test = tests[i];
-      const RunShape run{.kv_type = CacheType(weights.dtype()),
-                         .cache = cache_,
-                         .context = test.Length(),
-                         .chunk = std::max(chunk_, test.batch),
-                         .sequences = test.batch,
-                         .full_sequences = test.batch,
-                         .plain_attention = model_.plain_attention,
-                         .round_weights = !model_.exact_prefill,
-                         .threads = ctx.pool->size(),
-                         .kernels = ctx.kernels};
+      const RunShape run = Shape(test, weights, ctx);
       ASSIGN_OR_RETURN(rows[i].plan, PlanMemory(spec, weights, run));
       RETURN_IF_ERROR(CheckFits(rows[i].plan, spec, weights, run, available).WithContext(test.Name()));
     }
@@ -188,7 +181,15 @@ class BenchVerb final : public Verb {
     return OkStatus();
   }
 
-  KvType CacheType(DType weights) const { return model_.kv_type.value_or(DefaultKvType(weights)); }
+  RunShape Shape(const BenchTest& test, const WeightNeed& weights, const ExecContext& ctx) const {
+    EngineOptions options = model_.Options();
+    options.context = test.Length();
+    options.prefill_chunk = std::max(chunk_, test.batch);
+    options.max_sequences = test.batch;
+    RunShape run = PlannedRun(options, weights, ctx.pool->size(), *ctx.kernels);
+    run.full_sequences = test.batch;
+    return run;
+  }
 
   Status RunAll(const std::vector<BenchTest>& tests, const Model& model, ExecContext& ctx, CeilingMeter* meter,
                 std::vector<Row>& rows) const {
@@ -201,10 +202,9 @@ class BenchVerb final : public Verb {
       ctx.scratch = &arena;
       ResetMemoryPeaks();
       if (!ResetPeakResidentMemory()) LogInfo("the process's peak of memory cannot begin anew here");
-      ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, MakeKvCache(cache_, {.layers = model.kv_shapes(),
-                                                                                  .type = CacheType(model.dtype()),
-                                                                                  .max_tokens = test.Length(),
-                                                                                  .max_sequences = test.batch}));
+      const RunShape run = Shape(test, {.dtypes = {model.dtype()}}, ctx);
+      ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache,
+                       MakeKvCache(run.cache, CacheConfig(model.spec(), model.kv_shapes(), run)));
       StepRunner runner(model, *cache, ctx, std::max(chunk_, test.batch), model_.plain_attention);
       ASSIGN_OR_RETURN(rows[i].result, RunBenchTest(test, repetitions_, model, *cache, runner, meter));
       rows[i].memory = ReportMemory(model);
@@ -241,6 +241,7 @@ class BenchVerb final : public Verb {
                                  {"type", DTypeName(model.dtype())},
                                  {"threads", ctx.pool->size()},
                                  {"kernels", KernelSetName(*ctx.kernels)},
+                                 {"cache", model_.cache.Text()},
                                  {"test", result.test.Name()},
                                  {"tok_s_mean", result.Mean()},
                                  {"tok_s_sd", result.StandardDeviation()},
@@ -306,7 +307,6 @@ class BenchVerb final : public Verb {
   int64_t depth_ = 0;
   int64_t chunk_ = 512;
   int32_t repetitions_ = 5;
-  CacheKind cache_ = CacheKind::kDynamic;
   ReportForm format_ = ReportForm::kTable;
   std::string formats_;
   bool kernels_ = false;

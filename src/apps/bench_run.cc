@@ -53,7 +53,7 @@ Result<RunTime> TimeRun(const BenchTest& test, int64_t steps, const Model& model
                         CeilingMeter* meter) {
   constexpr int64_t kReadBytes = 64 << 20;
   const int32_t vocab = model.spec().vocab_size;
-  const int64_t planned = test.Length();
+  const int64_t planned = cache.bound().Reach(test.Length());
   Sequences sequences(cache);
   RETURN_IF_ERROR(sequences.Create(test.batch));
   const auto run = [&](int64_t tokens_each, uint64_t seed) -> Status {

@@ -33,7 +33,7 @@ class ChatVerb final : public Verb {
   }
 
   Status Run() override {
-    if (model_.cache == CacheMode::kNone) Note("--cache none: every turn computes the whole conversation again");
+    if (model_.cache.mode == CacheMode::kNone) Note("--cache none: every turn computes the whole conversation again");
     ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(model_, model_.Options(), json_));
     ASSIGN_OR_RETURN(ChatFormat format, ChatFormat::Make(*engine, template_));
     FlagTable settings;

@@ -145,8 +145,12 @@ Status ChatSession::Stats(std::string_view) {
   if (!last_) return InvalidArgument("there is no answer yet");
   int64_t used = last_->timings.prefill_tokens + last_->timings.cached_tokens;
   used += static_cast<int64_t>(last_->samples.front().token_ids.size());
-  return WriteStdout(fmt::format("{}\n{} messages, {} of {} tokens of context used\n", Figures(engine_, *last_),
-                                 messages_.size(), used, engine_.context()));
+  const MemoryPlan& plan = engine_.memory_plan();
+  const std::string kept =
+      plan.cached_tokens < plan.context
+          ? fmt::format("{} tokens so far, of which the cache keeps up to {}", used, plan.cached_tokens)
+          : fmt::format("{} of {} tokens of context used", used, plan.context);
+  return WriteStdout(fmt::format("{}\n{} messages, {}\n", Figures(engine_, *last_), messages_.size(), kept));
 }
 
 Status ChatSession::Save(std::string_view file) {

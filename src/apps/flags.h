@@ -130,6 +130,12 @@ class FlagTable {
         show);
   }
 
+  /// Anything that `set` can read; `show` gives the value now, in the same form.
+  Flag& Custom(std::string_view names, std::string_view placeholder, std::function<Status(std::string_view)> set,
+               std::function<std::string()> show, std::string_view help) {
+    return AddValue(names, placeholder, "", help, {}, std::move(set), std::move(show));
+  }
+
   Flag& Text(std::string_view names, std::string_view placeholder, std::string* target, std::string_view help,
              std::string_view unset = {});
   Flag& Text(std::string_view names, std::string_view placeholder, std::optional<std::string>* target,

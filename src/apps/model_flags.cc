@@ -1,6 +1,9 @@
 #include "apps/model_flags.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
+#include <utility>
 
 #include "apps/terminal.h"
 #include "base/limits.h"
@@ -11,6 +14,7 @@ namespace kvasir::apps {
 namespace {
 
 constexpr int64_t kMaxContext = int64_t{1} << 30;
+constexpr std::string_view kCaches = "none|dynamic|static|window:L|recompute:L|sink:S,L";
 
 }  // namespace
 
@@ -63,9 +67,49 @@ void ModelFlags::AddBatch(FlagTable& flags) {
 }
 
 void ModelFlags::AddCache(FlagTable& flags) {
-  flags.Choice("--cache", &cache,
-               {{"none", CacheMode::kNone}, {"dynamic", CacheMode::kDynamic}, {"static", CacheMode::kStatic}},
-               "KV cache: recompute everything (K1), grow (K2) or allocate the whole context ahead (K3).");
+  flags.Custom(
+      "--cache", kCaches,
+      [this](std::string_view text) -> Status {
+        ASSIGN_OR_RETURN(cache, ParseCachePolicy(text));
+        return OkStatus();
+      },
+      [this] { return cache.Text(); },
+      "KV cache: recompute everything (K1), grow (K2) or allocate the whole context ahead (K3). For texts of any "
+      "length: keep the last L tokens (A9), run the last L tokens again at every step (A10), or keep the first S "
+      "tokens and the last L - S (A11, StreamingLLM).");
+}
+
+Result<CachePolicy> ParseCachePolicy(std::string_view text) {
+  const size_t colon = std::min(text.find(':'), text.size());
+  const std::string_view name = text.substr(0, colon);
+  constexpr std::pair<std::string_view, CacheMode> kModes[] = {
+      {"none", CacheMode::kNone},     {"dynamic", CacheMode::kDynamic},     {"static", CacheMode::kStatic},
+      {"window", CacheMode::kWindow}, {"recompute", CacheMode::kRecompute}, {"sink", CacheMode::kSink}};
+  const auto* const known = std::ranges::find(kModes, name, &std::pair<std::string_view, CacheMode>::first);
+  if (known == std::end(kModes)) return InvalidArgument("\"{}\" is none of {}", text, kCaches);
+  CachePolicy policy{.mode = known->second};
+  const bool sized = policy.mode == CacheMode::kWindow || policy.mode == CacheMode::kRecompute;
+  const bool sink = policy.mode == CacheMode::kSink;
+  if (!sized && !sink) {
+    if (colon < text.size()) return InvalidArgument("\"{}\": {} has no size", text, name);
+    return policy;
+  }
+  const std::string_view sizes = text.substr(std::min(colon + 1, text.size()));
+  const size_t comma = std::min(sizes.find(','), sizes.size());
+  if (sizes.empty() || (comma < sizes.size()) != sink) {
+    return InvalidArgument("\"{}\": write {}, such as {}", text, sink ? "sink:S,L" : fmt::format("{}:L", name),
+                           sink ? "sink:4,256" : fmt::format("{}:256", name));
+  }
+  const auto number = [&](std::string_view digits) -> Result<int64_t> {
+    auto value = internal::ParseInt(digits, 0, kMaxContext);
+    return value.ok() ? value : Result<int64_t>(value.status().WithContext(fmt::format("\"{}\"", text)));
+  };
+  ASSIGN_OR_RETURN(policy.bound.tokens, number(sizes.substr(sink ? comma + 1 : 0)));
+  if (sink) {
+    ASSIGN_OR_RETURN(policy.bound.sinks, number(sizes.substr(0, comma)));
+  }
+  RETURN_IF_ERROR(policy.Validate());
+  return policy;
 }
 
 void ModelFlags::AddAttention(FlagTable& flags) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "apps/flags.h"
 #include "base/status.h"
@@ -22,7 +23,7 @@ struct ModelFlags {
   std::optional<int32_t> threads;
   std::optional<int64_t> context;
   int64_t batch = 512;
-  CacheMode cache = CacheMode::kDynamic;
+  CachePolicy cache;
   bool plain_attention = false;
   bool exact_prefill = false;
   std::string pre_tokenizer;
@@ -58,6 +59,9 @@ Result<std::filesystem::path> FindModel(const std::string& model);
 /// Loads the model (an empty path is the demonstration model) with progress on a terminal. Says before that what it
 /// needs and what is free, and how the context was chosen, unless `quiet`.
 Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet);
+
+/// A policy as --cache has it: "dynamic", "window:256", "sink:4,256". InvalidArgument says what is wrong with it.
+Result<CachePolicy> ParseCachePolicy(std::string_view text);
 
 /// Says on standard error what `plan` needs, what is free, and what is odd about it.
 void ShowPlan(const MemoryPlan& plan, int64_t available);

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <boost/json/array.hpp>
+
 #include "apps/model_flags.h"
 #include "apps/prompt_input.h"
 #include "apps/report.h"
@@ -13,6 +15,32 @@
 namespace kvasir::apps {
 namespace {
 
+/// Losses of scored tokens, in nats.
+struct Losses {
+  double sum = 0;
+  double squares = 0;
+  int64_t count = 0;
+
+  void Add(double loss) {
+    sum += loss;
+    squares += loss * loss;
+    ++count;
+  }
+  double Mean() const { return sum / static_cast<double>(std::max<int64_t>(count, 1)); }
+  double Perplexity() const { return std::exp(Mean()); }
+  /// Of the mean, as if tokens were independent.
+  double Error() const {
+    const auto n = static_cast<double>(count);
+    return count > 1 ? std::sqrt(std::max(0.0, squares / n - Mean() * Mean()) / (n - 1)) : 0.0;
+  }
+};
+
+/// The losses of a stretch of a stream.
+struct SeriesEntry {
+  int64_t end = 0;  // in tokens of the text
+  Losses losses;
+};
+
 class PerplexityVerb final : public Verb {
  public:
   std::string_view name() const override { return "perplexity"; }
@@ -23,6 +51,10 @@ class PerplexityVerb final : public Verb {
            "window\n"
            "scores the tokens that no earlier one scored. Every token but the first is scored exactly once.\n"
            "--mode chunks is llama.cpp's: windows side by side, BOS first in each, scored in their second half.\n"
+           "--mode stream reads the text once, from end to end and token by token, as a model that never stops would:\n"
+           "every token is scored from what --cache still keeps, and a series shows how that drifts. A cache that "
+           "keeps\n"
+           "every token needs a -c for all of the text; window, recompute and sink go on for ever.\n"
            "--reference compares with another model, as a rounded one with what it was made from: the mean\n"
            "Kullback-Leibler divergence of this model's distributions from the other's, and how often both find the\n"
            "same token likeliest.\n";
@@ -32,17 +64,24 @@ class PerplexityVerb final : public Verb {
     flags.Group("Input");
     prompt_.Add(flags);
     flags.Group("Windows");
-    flags.Choice("--mode", &mode_, {{"strided", WindowMode::kStrided}, {"chunks", WindowMode::kChunks}},
+    flags.Choice("--mode", &mode_,
+                 {{"strided", WindowMode::kStrided}, {"chunks", WindowMode::kChunks}, {"stream", WindowMode::kStream}},
                  "How the text is divided.");
     flags.Int("--stride", "N", &stride_, 1, int64_t{1} << 30, "Tokens from one window to the next.",
               "half the context");
     flags.Int("--max-tokens", "N", &max_tokens_, 2, int64_t{1} << 40, "Read no more tokens than this.", "all");
+    flags.Int("--every", "N", &every_, 1, int64_t{1} << 30,
+              "With --mode stream: score every N-th token only, which spares --cache recompute the others' work.");
+    flags.Int("--series", "N", &series_step_, 1, int64_t{1} << 30,
+              "With --mode stream: tokens of the text in each entry of the series.");
     flags.Group("Comparison");
     flags.Text("--reference", "PATH", &reference_path_, "Compare with this model, run as it is stored.");
     flags.Group("Output");
-    flags.Switch("--json", &json_,
-                 "Print {\"tokens\", \"nll\", \"ppl\"}: nll is the mean per token, in nats; with --reference also "
-                 "{\"kl\", \"same_top\"}: nats, and a share of 1.");
+    flags.Switch(
+        "--json", &json_,
+        "Print {\"tokens\", \"nll\", \"ppl\"}: nll is the mean per token, in nats; with --reference also "
+        "{\"kl\", \"same_top\"}: nats, and a share of 1; with --mode stream \"series\": the same by stretches, "
+        "each up to token \"end\" of the text.");
     model_.AddAll(flags);
     model_.AddVerbose(flags);
   }
@@ -56,7 +95,11 @@ class PerplexityVerb final : public Verb {
     if (max_tokens_ && static_cast<int64_t>(tokens.size()) > *max_tokens_) {
       tokens.resize(static_cast<size_t>(*max_tokens_));
     }
-    const int64_t context = engine->context();
+    if (mode_ == WindowMode::kStream) return Stream(*engine, tokens);
+    if (every_ > 1) return InvalidArgument("--every is for --mode stream; windows score every token they can");
+    // A bounded cache has room for any text, but windows are as long as those of the others.
+    const int64_t trained = engine->model().spec().context;
+    const int64_t context = model_.context || trained == 0 ? engine->context() : std::min(engine->context(), trained);
     const int64_t least = mode_ == WindowMode::kStrided ? 2 : 4;
     if (context < least) {
       return InvalidArgument("a context of {} has nothing to score; give -c {} or more", context, least);
@@ -126,10 +169,70 @@ class PerplexityVerb final : public Verb {
     same_top_ += static_cast<int64_t>(top(row) == top(reference));
   }
 
+  /// The loss of `target` by its row of logits.
+  static Result<double> Loss(const RowSummary& summary, std::span<const float> row, TokenId target, int64_t position) {
+    if (summary.has_nan) return InvalidData("token {}: the logits hold NaN", position);
+    return -summary.LogProb(row[static_cast<size_t>(target)]);
+  }
+
+  Status Stream(Engine& engine, const std::vector<TokenId>& tokens) {
+    const auto length = static_cast<int64_t>(tokens.size());
+    if (!reference_path_.empty()) return InvalidArgument("--reference compares windows; --mode stream has none");
+    if (stride_) return InvalidArgument("--stride is for --mode strided; a stream is read token by token");
+    if (length <= every_) {
+      return InvalidArgument("the text has {} tokens; --every {} needs more", length, every_);
+    }
+    Losses all;
+    std::vector<SeriesEntry> series;
+    Progress progress("perplexity", !json_);
+    const auto score = [&](int64_t first, MatView<const float> logits) -> Status {
+      for (int64_t r = 0; r < logits.rows; ++r) {
+        const int64_t target = first + r + 1;
+        const std::span<const float> row(logits.row(r), static_cast<size_t>(logits.cols));
+        ASSIGN_OR_RETURN(const double loss, Loss(Summarize(row), row, tokens[static_cast<size_t>(target)], target));
+        all.Add(loss);
+        const int64_t end = std::min((target / series_step_ + 1) * series_step_, length);
+        if (series.empty() || series.back().end != end) series.push_back({.end = end, .losses = {}});
+        series.back().losses.Add(loss);
+      }
+      progress.Update(first + logits.rows, length - 1, fmt::format("ppl {:.4f}", all.Perplexity()));
+      return OkStatus();
+    };
+    const std::span<const TokenId> input = std::span(tokens).first(tokens.size() - 1);
+    RETURN_IF_ERROR(
+        engine.ForEachLogits(input, LogitRows{.first = every_ - 1, .every = every_, .one_by_one = true}, score));
+    return PrintStream(all, series);
+  }
+
+  Status PrintStream(const Losses& all, const std::vector<SeriesEntry>& series) const {
+    if (json_) {
+      boost::json::array entries;
+      for (const SeriesEntry& entry : series) {
+        boost::json::object object{{"end", entry.end},
+                                   {"tokens", entry.losses.count},
+                                   {"nll", entry.losses.Mean()},
+                                   {"ppl", entry.losses.Perplexity()}};
+        entries.push_back(std::move(object));
+      }
+      return WriteStdout(JsonLine({{"tokens", all.count},
+                                   {"nll", all.Mean()},
+                                   {"ppl", all.Perplexity()},
+                                   {"cache", model_.cache.Text()},
+                                   {"every", every_},
+                                   {"series", std::move(entries)}}));
+    }
+    std::string text = fmt::format("up to token  perplexity, --cache {}\n", model_.cache.Text());
+    for (const SeriesEntry& entry : series) {
+      text += fmt::format("{:>11}  {:.4f}\n", entry.end, entry.losses.Perplexity());
+    }
+    const std::string chosen = every_ > 1 ? fmt::format(", every {}-th of the text", every_) : std::string();
+    return WriteText(text + fmt::format("perplexity {:.4f} ± {:.4f} ({} tokens{}, {:.5f} nats per token)\n",
+                                        all.Perplexity(), all.Perplexity() * all.Error(), all.count, chosen,
+                                        all.Mean()));
+  }
+
   Status Measure(Engine& engine, const std::vector<TokenId>& tokens, const std::vector<TokenWindow>& windows) {
-    double nll = 0;
-    double squares = 0;
-    int64_t count = 0;
+    Losses losses;
     Progress progress("perplexity", !json_);
     for (size_t w = 0; w < windows.size(); ++w) {
       const TokenWindow& window = windows[w];
@@ -146,41 +249,37 @@ class PerplexityVerb final : public Verb {
           const int64_t target = first + r + 1;
           const std::span<const float> row(logits.row(r), static_cast<size_t>(logits.cols));
           const RowSummary summary = Summarize(row);
-          if (summary.has_nan) return InvalidData("token {}: the logits hold NaN", window.begin + target);
-          const double loss = -summary.LogProb(row[static_cast<size_t>(targets[static_cast<size_t>(target)])]);
+          ASSIGN_OR_RETURN(const double loss,
+                           Loss(summary, row, targets[static_cast<size_t>(target)], window.begin + target));
           if (reference_) Compare(first + r - first_row, row, summary);
-          nll += loss;
-          squares += loss * loss;
-          ++count;
+          losses.Add(loss);
         }
         return OkStatus();
       };
       RETURN_IF_ERROR(RunReference(input, first_row));
       RETURN_IF_ERROR(engine.ForEachLogits(input, first_row, score));
       progress.Update(static_cast<int64_t>(w + 1), static_cast<int64_t>(windows.size()),
-                      fmt::format("ppl {:.4f}", std::exp(nll / static_cast<double>(std::max<int64_t>(count, 1)))));
+                      fmt::format("ppl {:.4f}", losses.Perplexity()));
     }
-    return Print(nll, squares, count);
+    return Print(losses);
   }
 
-  Status Print(double nll, double squares, int64_t count) const {
-    const auto n = static_cast<double>(count);
-    const double mean = nll / n;
-    const double ppl = std::exp(mean);
+  Status Print(const Losses& losses) const {
+    const auto n = static_cast<double>(losses.count);
+    const double mean = losses.Mean();
+    const double ppl = losses.Perplexity();
     const double kl = divergence_ / n;
     const double same_top = static_cast<double>(same_top_) / n;
     if (json_) {
-      boost::json::object out{{"tokens", count}, {"nll", mean}, {"ppl", ppl}};
+      boost::json::object out{{"tokens", losses.count}, {"nll", mean}, {"ppl", ppl}};
       if (reference_) {
         out["kl"] = kl;
         out["same_top"] = same_top;
       }
       return WriteStdout(JsonLine(out));
     }
-    // The error of the mean, as if tokens were independent.
-    const double error = count > 1 ? std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1)) : 0.0;
-    std::string text =
-        fmt::format("perplexity {:.4f} ± {:.4f} ({} tokens, {:.5f} nats per token)\n", ppl, ppl * error, count, mean);
+    std::string text = fmt::format("perplexity {:.4f} ± {:.4f} ({} tokens, {:.5f} nats per token)\n", ppl,
+                                   ppl * losses.Error(), losses.count, mean);
     if (reference_) {
       text += fmt::format("divergence from {}: {:.5f} nats per token; the same likeliest token for {:.2f} %\n",
                           reference_path_, kl, 100.0 * same_top);
@@ -193,6 +292,8 @@ class PerplexityVerb final : public Verb {
   WindowMode mode_ = WindowMode::kStrided;
   std::optional<int64_t> stride_;
   std::optional<int64_t> max_tokens_;
+  int64_t every_ = 1;
+  int64_t series_step_ = 1000;
   bool json_ = false;
   std::string reference_path_;
   std::unique_ptr<Engine> reference_;

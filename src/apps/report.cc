@@ -65,6 +65,7 @@ boost::json::object PlanJson(const MemoryPlan& plan) {
           {"kv_type", KvTypeName(plan.kv_type)},
           {"kv_bytes_per_token", plan.kv_bytes_per_token},
           {"context", plan.context},
+          {"cached_tokens", plan.cached_tokens},
           {"kv_cache_bytes", plan.kv_cache},
           {"activation_bytes", plan.activations},
           {"process_bytes", plan.process},

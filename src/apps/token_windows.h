@@ -6,7 +6,11 @@
 
 namespace kvasir::apps {
 
-enum class WindowMode { kStrided, kChunks };
+enum class WindowMode {
+  kStrided,
+  kChunks,
+  kStream,  // one window over the whole text, read as a stream
+};
 
 /// Tokens [begin, end) of the text are run together; those from begin + first_scored on are scored.
 struct TokenWindow {

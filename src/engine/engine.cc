@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "base/checked.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "engine/generation.h"
@@ -22,22 +23,76 @@ struct Engine::Impl {
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat_template;
   GenerationDefaults defaults;
+  RunShape run;
   MemoryPlan plan;
   std::unique_ptr<KvCache> cache;
   std::optional<StepRunner> runner;
   KeptSequence kept;
   double load_ms = 0;
 
+  using LogitConsumer = std::function<Status(int64_t row, MatView<const float> logits)>;
+
   Status PlanRun(const DecoderSpec& spec, const WeightNeed& weights);
   Status CheckRequest(const GenerationRequest& request) const;
+  Status RunText(std::span<const TokenId> tokens, int64_t first_row, bool one_by_one, const LogitConsumer& consume);
+  Status RunWindows(std::span<const TokenId> tokens, int64_t first_row, int64_t every, const LogitConsumer& consume);
 };
+
+namespace {
+
+CacheKind KindOf(CacheMode mode) {
+  switch (mode) {
+    case CacheMode::kStatic: return CacheKind::kStatic;
+    case CacheMode::kWindow: return CacheKind::kWindow;
+    case CacheMode::kSink: return CacheKind::kSink;
+    case CacheMode::kNone:
+    case CacheMode::kDynamic:
+    case CacheMode::kRecompute: break;
+  }
+  return CacheKind::kDynamic;
+}
+
+}  // namespace
+
+std::string CachePolicy::Text() const {
+  switch (mode) {
+    case CacheMode::kNone: return "none";
+    case CacheMode::kDynamic: return "dynamic";
+    case CacheMode::kStatic: return "static";
+    case CacheMode::kWindow: return fmt::format("window:{}", bound.tokens);
+    case CacheMode::kRecompute: return fmt::format("recompute:{}", bound.tokens);
+    case CacheMode::kSink: return fmt::format("sink:{},{}", bound.sinks, bound.tokens);
+  }
+  return "?";
+}
+
+Status CachePolicy::Validate() const {
+  const bool bounded = mode == CacheMode::kWindow || mode == CacheMode::kRecompute || mode == CacheMode::kSink;
+  if (!bounded && (bound.tokens != 0 || bound.sinks != 0))
+    return InvalidArgument("a cache of every token has no bound");
+  if (bounded && (bound.tokens < 1 || bound.tokens > kMostKvTokens)) {
+    return InvalidArgument("{}: L, the tokens that are kept, is 1 to {}", Text(), kMostKvTokens);
+  }
+  if (mode != CacheMode::kSink) return bound.sinks == 0 ? OkStatus() : InvalidArgument("{}: no sinks here", Text());
+  if (bound.sinks < 1) {
+    return InvalidArgument("{}: S, the first tokens that stay, is at least 1; without them it is window:{}", Text(),
+                           bound.tokens);
+  }
+  if (bound.tokens <= bound.sinks) {
+    return InvalidArgument(
+        "{}: L counts the {} sinks as well and has to leave room for a token behind them: {} or more", Text(),
+        bound.sinks, bound.sinks + 1);
+  }
+  return OkStatus();
+}
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
 RunShape PlannedRun(const EngineOptions& options, const WeightNeed& weights, int threads, const KernelSet& kernels) {
   return {.kv_type = options.kv_type.value_or(DefaultKvType(weights.dtype())),
-          .cache = options.cache == CacheMode::kStatic ? CacheKind::kStatic : CacheKind::kDynamic,
+          .cache = KindOf(options.cache.mode),
+          .bound = options.cache.bound,
           .context = options.context,
           .chunk = options.prefill_chunk,
           .sequences = options.max_sequences,
@@ -48,9 +103,10 @@ RunShape PlannedRun(const EngineOptions& options, const WeightNeed& weights, int
 }
 
 Status Engine::Impl::PlanRun(const DecoderSpec& spec, const WeightNeed& weights) {
-  const RunShape run = PlannedRun(options, weights, pool->size(), *ctx.kernels);
+  run = PlannedRun(options, weights, pool->size(), *ctx.kernels);
   const int64_t available = AvailableMemory();
   ASSIGN_OR_RETURN(plan, FitMemory(spec, weights, run, available));
+  run.context = plan.context;
   if (options.planned) options.planned(plan, available);
   return OkStatus();
 }
@@ -65,6 +121,7 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
     return InvalidArgument("context {}, batch {} or sequences {} are out of range", options.context,
                            options.prefill_chunk, options.max_sequences);
   }
+  RETURN_IF_ERROR(options.cache.Validate().WithContext("--cache"));
   auto impl = std::make_unique<Impl>();
   impl->options = options;
   impl->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : AvailableProcessors());
@@ -100,11 +157,7 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
   load.planned = [&](const DecoderSpec& spec, const WeightNeed& weights) { return impl->PlanRun(spec, weights); };
   ASSIGN_OR_RETURN(impl->model, Model::Load(options.model, load, *impl->pool));
   ASSIGN_OR_RETURN(impl->cache,
-                   MakeKvCache(options.cache == CacheMode::kStatic ? CacheKind::kStatic : CacheKind::kDynamic,
-                               {.layers = impl->model->kv_shapes(),
-                                .type = impl->plan.kv_type,
-                                .max_tokens = impl->plan.context,
-                                .max_sequences = impl->options.max_sequences}));
+                   MakeKvCache(impl->run.cache, CacheConfig(impl->model->spec(), impl->model->kv_shapes(), impl->run)));
   impl->runner.emplace(*impl->model, *impl->cache, impl->ctx, options.prefill_chunk, options.plain_attention);
   impl->load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
@@ -181,7 +234,7 @@ Result<GenerationOutput> Engine::Generate(const GenerationRequest& request, cons
   RETURN_IF_ERROR(impl_->CheckRequest(request));
   const GenerationContext context{.runner = *impl_->runner,
                                   .cache = *impl_->cache,
-                                  .cache_mode = impl_->options.cache,
+                                  .policy = impl_->options.cache,
                                   .context = impl_->plan.context,
                                   .tokenizer = impl_->tokenizer.get(),
                                   .eos = impl_->defaults.eos,
@@ -199,34 +252,74 @@ void Engine::DropKept() {
   impl_->kept = {};
 }
 
+/// Runs `tokens` from an empty cache.
+Status Engine::Impl::RunText(std::span<const TokenId> tokens, int64_t first_row, bool one_by_one,
+                             const LogitConsumer& consume) {
+  ASSIGN_OR_RETURN(const SeqId seq, cache->Create());
+  const bool in_steps = one_by_one && cache->bound().tokens > 0;
+  const auto length = static_cast<int64_t>(tokens.size());
+  const StepInput input{.seq = seq, .tokens = tokens, .planned_length = options.cache.bound.Reach(length)};
+  const int64_t vocab = model->spec().vocab_size;
+  Status status =
+      runner->RunRows(input, first_row, in_steps ? 1 : length, [&](int64_t row, MatView<const float> hidden) -> Status {
+        // Behind the hidden states, where the forward pass had its own.
+        ASSIGN_OR_RETURN(float* data, arena.Allocate<float>(std::min(kTextLogitRows, hidden.rows) * vocab));
+        for (int64_t at = 0; at < hidden.rows; at += kTextLogitRows) {
+          const int64_t count = std::min(kTextLogitRows, hidden.rows - at);
+          const MatView<float> logits(data, count, vocab);
+          RETURN_IF_ERROR(model->Logits(ctx, hidden.Rows(at, count), logits));
+          RETURN_IF_ERROR(consume(row + at, logits));
+        }
+        return OkStatus();
+      });
+  cache->Release(seq);
+  return status;
+}
+
+/// Runs for each row the last tokens up to it (A10). Rows that a first whole window holds come from one pass.
+Status Engine::Impl::RunWindows(std::span<const TokenId> tokens, int64_t first_row, int64_t every,
+                                const LogitConsumer& consume) {
+  const auto length = static_cast<int64_t>(tokens.size());
+  const int64_t window = std::min(options.cache.bound.tokens, length);
+  int64_t row = first_row;
+  if (row < window) {
+    RETURN_IF_ERROR(RunText(tokens.first(static_cast<size_t>(window)), row, false, consume));
+    row += CeilDiv(window - row, every) * every;
+  }
+  for (; row < length; row += every) {
+    const auto last = tokens.subspan(static_cast<size_t>(row + 1 - window), static_cast<size_t>(window));
+    const auto shifted = [&](int64_t, MatView<const float> logits) { return consume(row, logits); };
+    RETURN_IF_ERROR(RunText(last, window - 1, false, shifted));
+  }
+  return OkStatus();
+}
+
 Status Engine::ForEachLogits(std::span<const TokenId> tokens, int64_t first_row,
+                             const std::function<Status(int64_t, MatView<const float>)>& consume) {
+  return ForEachLogits(tokens, LogitRows{.first = first_row}, consume);
+}
+
+Status Engine::ForEachLogits(std::span<const TokenId> tokens, const LogitRows& rows,
                              const std::function<Status(int64_t, MatView<const float>)>& consume) {
   const auto length = static_cast<int64_t>(tokens.size());
   if (tokens.empty()) return InvalidArgument("there are no tokens to run");
   if (length > impl_->plan.context) {
     return InvalidArgument("{} tokens; the context holds {}: give fewer or a larger -c", length, impl_->plan.context);
   }
-  if (first_row < 0 || first_row >= length) return InvalidArgument("row {} of {} tokens", first_row, length);
+  if (rows.first < 0 || rows.first >= length) return InvalidArgument("row {} of {} tokens", rows.first, length);
+  if (rows.every < 1) return InvalidArgument("every {}-th row", rows.every);
   DropKept();
-  ASSIGN_OR_RETURN(const SeqId seq, impl_->cache->Create());
-  const auto run = [&]() -> Status {
-    const int64_t vocab = impl_->model->spec().vocab_size;
-    const StepInput input{.seq = seq, .tokens = tokens, .planned_length = length};
-    return impl_->runner->RunRows(input, first_row, [&](int64_t row, MatView<const float> hidden) -> Status {
-      // Behind the hidden states, where the forward pass had its own.
-      ASSIGN_OR_RETURN(float* data, impl_->arena.Allocate<float>(std::min(kTextLogitRows, hidden.rows) * vocab));
-      for (int64_t at = 0; at < hidden.rows; at += kTextLogitRows) {
-        const int64_t count = std::min(kTextLogitRows, hidden.rows - at);
-        const MatView<float> logits(data, count, vocab);
-        RETURN_IF_ERROR(impl_->model->Logits(impl_->ctx, hidden.Rows(at, count), logits));
-        RETURN_IF_ERROR(consume(row + at, logits));
-      }
-      return OkStatus();
-    });
+  const auto choose = [&](int64_t row, MatView<const float> logits) -> Status {
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      if ((row + r - rows.first) % rows.every == 0) RETURN_IF_ERROR(consume(row + r, logits.Rows(r, 1)));
+    }
+    return OkStatus();
   };
-  Status status = run();
-  impl_->cache->Release(seq);
-  return status;
+  const Impl::LogitConsumer chosen = rows.every == 1 ? consume : Impl::LogitConsumer(choose);
+  if (impl_->options.cache.mode == CacheMode::kRecompute) {
+    return impl_->RunWindows(tokens, rows.first, rows.every, chosen);
+  }
+  return impl_->RunText(tokens, rows.first, rows.one_by_one, chosen);
 }
 
 }  // namespace kvasir

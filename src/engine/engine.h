@@ -23,7 +23,36 @@
 
 namespace kvasir {
 
-enum class CacheMode { kNone, kDynamic, kStatic };  // K1, K2, K3
+enum class CacheMode {
+  kNone,       // K1: every step runs the whole text
+  kDynamic,    // K2
+  kStatic,     // K3
+  kWindow,     // A9: the last bound.tokens tokens
+  kRecompute,  // A10: every step runs the last bound.tokens tokens from position 0 on, O(T·L²) for a text of T
+  kSink,       // A11: the first bound.sinks tokens and the last ones, bound.tokens in all
+};
+
+/// What becomes of the keys and values of tokens, as --cache has it.
+struct CachePolicy {
+  CacheMode mode = CacheMode::kDynamic;
+  KvBound bound = {};
+
+  /// Whether every step begins anew, so that nothing in the cache is of use to the next one.
+  bool Recomputes() const { return mode == CacheMode::kNone || mode == CacheMode::kRecompute; }
+  /// "sink:4,256".
+  std::string Text() const;
+  /// InvalidArgument for a bound that holds nothing, or that the mode does not have.
+  Status Validate() const;
+};
+
+/// Where the logits of a text are wanted.
+struct LogitRows {
+  int64_t first = 0;
+  int64_t every = 1;  // of the rows from `first` on: first, first + every, …
+  /// One token in each pass, as in decoding: what a bounded cache keeps then does not depend on passes. Others give the
+  /// same bits either way and take their prompt's chunks.
+  bool one_by_one = false;
+};
 
 struct EngineOptions {
   std::filesystem::path model;
@@ -32,7 +61,7 @@ struct EngineOptions {
   std::optional<KvType> kv_type;  // unset: f32 for fp32 weights, else bf16
   int threads = 0;                // 0: AvailableProcessors()
   int64_t context = 0;            // 0: the trained length, or what fits into memory if that is less
-  CacheMode cache = CacheMode::kDynamic;
+  CachePolicy cache;
   bool plain_attention = false;                    // A1
   bool exact_prefill = false;                      // prompts: never ExecContext::round_weights
   int64_t prefill_chunk = 512;                     // tokens of a prompt run at once (-b)
@@ -134,6 +163,9 @@ class Engine {
   /// Logits after the tokens from index `first_row` on (0: all of them): consume(row, logits) is called with
   /// consecutive rows, at most 64 at a time, [rows, vocab] fp32. The head is not run for earlier rows.
   Status ForEachLogits(std::span<const TokenId> tokens, int64_t first_row,
+                       const std::function<Status(int64_t row, MatView<const float> logits)>& consume);
+  /// The same for a choice of rows; where not every one is wanted they come one at a time.
+  Status ForEachLogits(std::span<const TokenId> tokens, const LogitRows& rows,
                        const std::function<Status(int64_t row, MatView<const float> logits)>& consume);
 
   /// Forgets the sequence kept for reuse.

@@ -20,7 +20,7 @@ EngineOptions Options(CacheMode cache = CacheMode::kDynamic, int threads = 2) {
   EngineOptions options;
   options.model = std::string(KVASIR_FIXTURES) + "/models/llama";
   options.load_tokenizer = false;
-  options.cache = cache;
+  options.cache.mode = cache;
   options.threads = threads;
   return options;
 }
@@ -54,7 +54,7 @@ TEST(Engine, GreedyTextIsTheSameForEveryCacheChunkAndThreadCount) {
     for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
       for (int threads : {1, 3}) {
         for (int64_t chunk : {1, 5, 512}) {
-          options.cache = cache;
+          options.cache.mode = cache;
           options.threads = threads;
           options.prefill_chunk = chunk;
           EXPECT_EQ(Ids(*LoadOrDie(options), Request()), expected);

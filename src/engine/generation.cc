@@ -113,7 +113,14 @@ void CancelAll(std::vector<Running>& samples) {
 }
 
 int64_t PlannedLength(const GenerationContext& context, const GenerationRequest& request) {
-  return std::min(context.context, static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens);
+  const int64_t length = static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens;
+  return context.policy.bound.Reach(std::min(context.context, length));
+}
+
+/// What is run of a text of which the cache holds the first `cached` tokens.
+std::span<const TokenId> TokensToRun(const CachePolicy& policy, std::span<const TokenId> tokens, size_t cached) {
+  if (!policy.Recomputes()) return tokens.subspan(cached);
+  return tokens.last(static_cast<size_t>(policy.bound.Reach(static_cast<int64_t>(tokens.size()))));
 }
 
 /// Whether keys rotated for one planned length are right for another: some scalings turn with the length.
@@ -132,7 +139,7 @@ struct Admitted {
 
 Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest& request, SequenceSet& sequences) {
   KeptSequence& kept = context.kept;
-  if (request.keep && kept.seq && context.cache_mode != CacheMode::kNone &&
+  if (request.keep && kept.seq &&
       SameRotations(context.runner.model().spec(), kept.planned_length, PlannedLength(context, request))) {
     size_t common = 0;
     // The last prompt token is run again in any case: its logits are needed.
@@ -143,7 +150,11 @@ Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest
     const SeqId seq = *std::exchange(kept.seq, std::nullopt);
     kept.tokens.clear();
     sequences.Adopt(seq);
-    context.cache.Truncate(seq, static_cast<int64_t>(common));
+    // A bounded cache may have dropped tokens that a text of the common prefix alone would still have.
+    if (!context.cache.Truncate(seq, static_cast<int64_t>(common))) {
+      common = 0;
+      KVASIR_CHECK(context.cache.Truncate(seq, 0));
+    }
     return Admitted{seq, static_cast<int64_t>(common)};
   }
   if (kept.seq) {
@@ -154,18 +165,15 @@ Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest
   return Admitted{seq, 0};
 }
 
-/// Runs the newest token of each sequence (all tokens without a cache).
+/// Runs the newest token of each sequence (all that there are to run where every step begins anew).
 Result<MatView<float>> RunNewest(const GenerationContext& context, const GenerationRequest& request,
                                  std::span<const SeqId> seqs, std::span<const std::vector<TokenId>* const> tokens) {
   std::vector<StepInput> inputs;
   for (size_t i = 0; i < seqs.size(); ++i) {
-    std::span<const TokenId> fresh(*tokens[i]);
-    if (context.cache_mode == CacheMode::kNone) {
-      context.cache.Truncate(seqs[i], 0);
-    } else {
-      fresh = fresh.last(1);
-    }
-    inputs.push_back({.seq = seqs[i], .tokens = fresh, .planned_length = PlannedLength(context, request)});
+    if (context.policy.Recomputes()) KVASIR_CHECK(context.cache.Truncate(seqs[i], 0));
+    inputs.push_back({.seq = seqs[i],
+                      .tokens = TokensToRun(context.policy, *tokens[i], tokens[i]->size() - 1),
+                      .planned_length = PlannedLength(context, request)});
   }
   return context.runner.Run(inputs, request.interrupted);
 }
@@ -173,12 +181,13 @@ Result<MatView<float>> RunNewest(const GenerationContext& context, const Generat
 /// Keeps a request's sequence, which holds a prefix of `tokens`, for the next one.
 void Keep(const GenerationContext& context, const GenerationRequest& request, SeqId seq,
           const std::vector<TokenId>& tokens, SequenceSet& sequences) {
+  if (context.policy.Recomputes()) return;  // nothing in the cache is of use to another request
   sequences.Disown(seq);
   context.kept.seq = seq;
   context.kept.tokens = tokens;
   context.kept.planned_length = PlannedLength(context, request);
   // The newest token was chosen but not run, and an interrupted prompt was run in part.
-  context.kept.tokens.resize(static_cast<size_t>(context.cache.Length(seq)));
+  context.kept.tokens.resize(static_cast<size_t>(context.cache.NextPosition(seq)));
 }
 
 bool WasInterrupted(const Status& status) { return status.code() == StatusCode::kCancelled; }
@@ -188,11 +197,11 @@ Result<std::optional<MatView<float>>> RunPrompt(const GenerationContext& context
                                                 const Admitted& admitted, GenerationOutput& output) {
   const Clock::time_point start = Clock::now();
   const StepInput prompt{.seq = admitted.seq,
-                         .tokens = std::span(request.prompt).subspan(static_cast<size_t>(admitted.cached)),
+                         .tokens = TokensToRun(context.policy, request.prompt, static_cast<size_t>(admitted.cached)),
                          .planned_length = PlannedLength(context, request)};
   auto logits = context.runner.Run({&prompt, 1}, request.interrupted);
   output.timings.prefill_ms = MillisecondsSince(start);
-  output.timings.prefill_tokens = context.cache.Length(admitted.seq) - admitted.cached;
+  output.timings.prefill_tokens = context.cache.NextPosition(admitted.seq) - admitted.cached;
   output.timings.cached_tokens = admitted.cached;
   if (logits.ok()) return std::optional(*logits);
   if (!WasInterrupted(logits.status())) return logits.status();

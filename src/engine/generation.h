@@ -22,7 +22,7 @@ struct KeptSequence {
 struct GenerationContext {
   StepRunner& runner;
   KvCache& cache;
-  CacheMode cache_mode;
+  CachePolicy policy;
   int64_t context;
   const Tokenizer* tokenizer;  // null: no text is made
   std::span<const TokenId> eos;

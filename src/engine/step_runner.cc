@@ -32,6 +32,15 @@ StepRunner::StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int
       prefill_chunk_(std::max<int64_t>(prefill_chunk, 1)),
       plain_attention_(plain_attention) {}
 
+int64_t StepRunner::PassTokens(SeqId seq) const {
+  const KvBound bound = cache_.bound();
+  if (bound.tokens == 0) return prefill_chunk_;
+  const int64_t position = cache_.NextPosition(seq);
+  if (position < bound.tokens) return std::min(prefill_chunk_, bound.tokens - position);
+  const int64_t pass = std::min(prefill_chunk_, bound.MostPerPass());
+  return pass - (position - bound.tokens) % pass;
+}
+
 Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> sequences, std::vector<int32_t> tokens,
                                                 std::vector<int32_t> output_rows) {
   for (const ForwardSequence& sequence : sequences) {
@@ -39,7 +48,7 @@ Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> seq
       return ResourceExhausted(
           "the KV cache is full at {} tokens; use a smaller context, fewer sequences or a smaller "
           "--kv-type",
-          cache_.Length(sequence.seq));
+          cache_.NextPosition(sequence.seq));
     }
   }
   ForwardBatch batch;
@@ -76,12 +85,19 @@ Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs, const 
     done_outputs += outputs;
     return OkStatus();
   };
+  const bool bounded = cache_.bound().tokens > 0;
   for (const StepInput& input : inputs) {
     if (input.tokens.empty()) return InvalidArgument("a sequence has no tokens to run");
     size_t at = 0;
     while (at < input.tokens.size()) {
-      const size_t room = static_cast<size_t>(prefill_chunk_) - tokens.size();
-      const size_t count = std::min(room, input.tokens.size() - at);
+      const size_t left = input.tokens.size() - at;
+      size_t count = std::min(static_cast<size_t>(prefill_chunk_) - tokens.size(), left);
+      if (bounded) {
+        // Its passes are its own: they are not cut for what others left of a chunk.
+        const size_t pass = std::min(static_cast<size_t>(PassTokens(input.seq)), left);
+        if (pass > count) RETURN_IF_ERROR(flush());
+        count = pass;
+      }
       sequences.push_back({.seq = input.seq,
                            .first_token = static_cast<int32_t>(tokens.size()),
                            .count = static_cast<int32_t>(count),
@@ -90,18 +106,20 @@ Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs, const 
                     input.tokens.begin() + static_cast<ptrdiff_t>(at + count));
       at += count;
       if (at == input.tokens.size()) output_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
-      if (tokens.size() == static_cast<size_t>(prefill_chunk_)) RETURN_IF_ERROR(flush());
+      const bool full = tokens.size() == static_cast<size_t>(prefill_chunk_);
+      // A sequence comes once in a chunk.
+      if (full || at < input.tokens.size()) RETURN_IF_ERROR(flush());
     }
   }
   RETURN_IF_ERROR(flush());
   return logits;
 }
 
-Status StepRunner::RunRows(const StepInput& input, int64_t first_row,
+Status StepRunner::RunRows(const StepInput& input, int64_t first_row, int64_t most_per_pass,
                            const std::function<Status(int64_t, MatView<const float>)>& consume) {
   const auto length = static_cast<int64_t>(input.tokens.size());
   for (int64_t at = 0; at < length;) {
-    const int64_t count = std::min(prefill_chunk_, length - at);
+    const int64_t count = std::min({PassTokens(input.seq), most_per_pass, length - at});
     const auto chunk = input.tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(count));
     // Rows before the first wanted one end here: neither the last norm nor the head sees them.
     const int64_t skipped = std::clamp<int64_t>(first_row - at, 0, count);

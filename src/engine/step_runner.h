@@ -23,6 +23,11 @@ struct StepInput {
 };
 
 /// Owns scratch memory and the logits of the last step. Not thread-safe.
+///
+/// What a bounded cache gives depends on how a sequence's tokens come in passes (KvBound), and on nothing else: while
+/// it drops nothing, passes are as long as its room and `prefill_chunk` allow, which changes no bit; from position
+/// bound.tokens on they end at bound.tokens + i · min(bound.MostPerPass(), prefill_chunk), whatever the input began
+/// with and whoever runs beside it.
 class StepRunner {
  public:
   /// All references outlive the runner. `prefill_chunk` bounds the tokens of one forward pass.
@@ -35,14 +40,16 @@ class StepRunner {
   Result<MatView<float>> Run(std::span<const StepInput> inputs, const std::function<bool()>& interrupted = {});
 
   /// Runs one input chunk by chunk and hands out the hidden states after its tokens from `first_row` on, ascending:
-  /// consume(index of the first token of these, hidden).
-  Status RunRows(const StepInput& input, int64_t first_row,
+  /// consume(index of the first token of these, hidden). No pass has more than `most_per_pass` tokens.
+  Status RunRows(const StepInput& input, int64_t first_row, int64_t most_per_pass,
                  const std::function<Status(int64_t, MatView<const float>)>& consume);
 
   const Model& model() const { return model_; }
   ExecContext& ctx() { return ctx_; }
 
  private:
+  /// The most tokens that the next pass of a sequence may bring.
+  int64_t PassTokens(SeqId seq) const;
   Result<MatView<float>> ForwardChunk(std::vector<ForwardSequence> sequences, std::vector<int32_t> tokens,
                                       std::vector<int32_t> output_rows);
 

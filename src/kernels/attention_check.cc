@@ -46,8 +46,13 @@ void CountAttention(const AttentionArgs& args, OpCounters* counters) {
       pairs += std::max<int64_t>(own + 1 - low, 0);
     }
   } else {
-    // Counted as if every slot up to the row's own were seen: positions only leave some out.
-    for (int64_t t = 0; t < tokens; ++t) pairs += std::max<int64_t>(args.first_slot + t + 1 - kv.first_valid, 0);
+    // What the first row sees is counted, and one slot more for each that follows.
+    const int64_t own = kv.positions[args.first_slot];
+    for (int64_t slot = kv.first_valid; slot < kv.length; ++slot) {
+      const int64_t position = kv.positions[slot];
+      pairs += position >= 0 && position <= own && (args.window <= 0 || position > own - args.window);
+    }
+    pairs = tokens * pairs + (args.window > 0 ? 0 : tokens * (tokens - 1) / 2);
   }
   counters->attention_flops += pairs * args.n_heads * kv.head_dim * 4;
   counters->kv_bytes += std::max<int64_t>(end_seen - first_seen, 0) * kv.kv_heads * KvTokenBytes(kv.type, kv.head_dim);

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "kernels/attention_test_util.h"
 #include "kernels/kernel_set.h"
@@ -222,6 +224,73 @@ TEST_P(AttentionTest, PositionsDecideWhatIsSeen) {
       const AttentionArgs args = sequence.Args();
       ASSERT_TRUE(Run(threads, {&args, 1}).ok());
       ExpectDefinition(sequence, args, Describe(c));
+    }
+  }
+}
+
+// A ring: queries in slots before and behind those of older tokens, the first slots kept for ever, one slot empty.
+TEST_P(AttentionTest, TheOrderOfSlotsIsNotThatOfPositions) {
+  constexpr int kSinks = 3;
+  constexpr int kSlots = 700;
+  for (KvType type : kTypes) {
+    for (const bool alibi : {false, true}) {
+      for (const int64_t window : {0, 250}) {
+        const Case c{.type = type,
+                     .length = kSlots,
+                     .kv_heads = 2,
+                     .group = 3,
+                     .head_dim = 24,
+                     .window = window,
+                     .alibi = alibi};
+        Sequence sequence(c, *GetParam(), 4);
+        constexpr int kNewest = 40;  // the slot of the newest token
+        std::vector<int32_t> positions(kSlots);
+        for (int i = 0; i < kSinks; ++i) positions[static_cast<size_t>(i)] = i;
+        for (int i = kSinks; i < kSlots; ++i) {
+          const int age = (kNewest - i + kSlots - kSinks) % (kSlots - kSinks);
+          positions[static_cast<size_t>(i)] = kSlots - 1 - age;
+        }
+        positions[300] = -1;
+        sequence.SetPositions(positions);
+        // A pass of tokens that the end of the ring cuts in two.
+        for (const auto& [begin, end] : {std::pair{690, kSlots}, std::pair{kSinks, kNewest + 1}}) {
+          for (int threads : {1, 2}) {
+            const AttentionArgs args = sequence.Args(begin, end, kSlots);
+            ASSERT_TRUE(Run(threads, {&args, 1}).ok());
+            ExpectDefinition(sequence, args, Describe(c));
+          }
+        }
+      }
+    }
+  }
+}
+
+// As keys that are rotated anew are.
+TEST_P(AttentionTest, KeysAreWrittenWithoutValues) {
+  std::mt19937 rng(11);
+  for (KvType type : kTypes) {
+    for (const int32_t d : {8, 33, 64}) {
+      TestCache cache(type, 2, d, 2, 64);
+      TestCache expected(type, 2, d, 2, 64);
+      Floats k(64, 2 * d, 2 * d + 1, 1), other(64, 2 * d, 2 * d + 3, 2), v(64, 2 * d, 2 * d + 1, 3);
+      k.Fill(rng, 1.0f);
+      other.Fill(rng, 1.0f);
+      v.Fill(rng, 1.0f);
+      ThreadPool pool(2);
+      ExecContext ctx{&pool, &arena_, GetParam(), {}};
+      const auto write = [&](const TestCache& into, MatView<float> keys, MatView<float> values, int64_t first) {
+        const KvWrite one{keys, values, into.View(64), first};
+        WriteKv(ctx, {&one, 1});
+      };
+      write(cache, k.view(), v.view(), 0);
+      write(cache, other.view().Rows(5, 30), {}, 5);
+      write(expected, k.view(), v.view(), 0);
+      write(expected, other.view().Rows(5, 30), v.view().Rows(5, 30), 5);
+      const KvView a = cache.View(64);
+      const KvView b = expected.View(64);
+      for (int64_t block = 0; block < 2; ++block) {
+        EXPECT_EQ(std::memcmp(a.blocks[block], b.blocks[block], static_cast<size_t>(a.head_stride * 2)), 0);
+      }
     }
   }
 }

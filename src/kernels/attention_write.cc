@@ -36,95 +36,116 @@ struct Codes {
   KvScale scales[kMaxHeadDim / kKvGroup];
 };
 
-void ScatterI8(int64_t d, const Codes& k, const Codes& v, int64_t s, std::byte* k_tile, std::byte* v_tile) {
-  std::byte* k_out = k_tile + KeyCodePlace(KvType::kI8, s, 0).byte;
-  std::byte* v_out = v_tile + ValueCodePlace(KvType::kI8, d, s, 0).byte;
-  for (int64_t i = 0; i < d; ++i) {
-    k_out[i / 2 * 32 + i % 2] = std::byte{k.codes[i]};
-    v_out[i * 2] = std::byte{v.codes[i]};
-  }
+void ScatterKeyI8(const Codes& k, int64_t d, int64_t s, std::byte* tile) {
+  std::byte* out = tile + KeyCodePlace(KvType::kI8, s, 0).byte;
+  for (int64_t i = 0; i < d; ++i) out[i / 2 * 32 + i % 2] = std::byte{k.codes[i]};
 }
 
-/// Both halves of a byte are the slot's own: bytes are written whole. Codes behind d are zero.
-void ScatterI4(int64_t d, const Codes& k, const Codes& v, int64_t s, std::byte* k_tile, std::byte* v_tile) {
-  const auto pair = [](const uint8_t* codes, int64_t apart) {
-    return static_cast<std::byte>(codes[0] | codes[apart] << 4);
-  };
+void ScatterValueI8(const Codes& v, int64_t d, int64_t s, std::byte* tile) {
+  std::byte* out = tile + ValueCodePlace(KvType::kI8, d, s, 0).byte;
+  for (int64_t i = 0; i < d; ++i) out[i * 2] = std::byte{v.codes[i]};
+}
+
+/// Two codes of a slot in the halves of a byte, which is written whole.
+std::byte Pair(const uint8_t* codes, int64_t apart) { return static_cast<std::byte>(codes[0] | codes[apart] << 4); }
+
+void ScatterKeyI4(const Codes& k, int64_t d, int64_t s, std::byte* tile) {
   for (int64_t at = 0; at < d; at += kKvGroup) {
-    const int64_t n = std::min(kKvGroup, d - at);
-    std::byte* k_out = k_tile + KeyCodePlace(KvType::kI4, s, at).byte;
-    for (int64_t i = 0; i < n; i += 4) {
-      k_out[i * 8] = pair(k.codes + at + i, 2);
-      k_out[i * 8 + 1] = pair(k.codes + at + i + 1, 2);
+    std::byte* out = tile + KeyCodePlace(KvType::kI4, s, at).byte;
+    for (int64_t i = 0; i < std::min(kKvGroup, d - at); i += 4) {
+      out[i * 8] = Pair(k.codes + at + i, 2);
+      out[i * 8 + 1] = Pair(k.codes + at + i + 1, 2);
     }
-    std::byte* v_out = v_tile + ValueCodePlace(KvType::kI4, d, s, at).byte;
-    const int64_t half = (n + 1) / 2;
-    for (int64_t i = 0; i < half; ++i) v_out[i * 2] = pair(v.codes + at + i, half);
   }
 }
 
-void WriteRowCodes(const KvView& kv, const float* k, const float* v, int64_t s, std::byte* k_tile, std::byte* v_tile) {
-  const int64_t d = kv.head_dim;
-  Codes key;
-  Codes value;
-  QuantizeKv(kv.type, k, d, key.codes, key.scales);
-  QuantizeKv(kv.type, v, d, value.codes, value.scales);
-  if (kv.type == KvType::kI8) {
-    ScatterI8(d, key, value, s, k_tile, v_tile);
-  } else {
-    for (int64_t i = d; i < d + 3; ++i) key.codes[i] = value.codes[i] = 0;
-    ScatterI4(d, key, value, s, k_tile, v_tile);
+void ScatterValueI4(const Codes& v, int64_t d, int64_t s, std::byte* tile) {
+  for (int64_t at = 0; at < d; at += kKvGroup) {
+    std::byte* out = tile + ValueCodePlace(KvType::kI4, d, s, at).byte;
+    const int64_t half = (std::min(kKvGroup, d - at) + 1) / 2;
+    for (int64_t i = 0; i < half; ++i) out[i * 2] = Pair(v.codes + at + i, half);
   }
+}
+
+/// The codes of x; those behind d are zero.
+void MakeCodes(const KvView& kv, const float* x, Codes* out) {
+  QuantizeKv(kv.type, x, kv.head_dim, out->codes, out->scales);
+  for (int64_t i = kv.head_dim; i < kv.head_dim + 3; ++i) out->codes[i] = 0;
+}
+
+void WriteKeyCodes(const KvView& kv, const float* k, int64_t s, std::byte* tile) {
+  const int64_t d = kv.head_dim;
+  Codes codes;
+  MakeCodes(kv, k, &codes);
+  (kv.type == KvType::kI8 ? ScatterKeyI8 : ScatterKeyI4)(codes, d, s, tile);
   for (int64_t g = 0; g < KvGroups(kv.type, d); ++g) {
-    StoreKvScale(kv.type, k_tile + KeyScaleOffset(kv.type, d, s, g), key.scales[g]);
-    StoreKvScale(kv.type, v_tile + ValueScaleOffset(kv.type, d, s, g), value.scales[g]);
+    StoreKvScale(kv.type, tile + KeyScaleOffset(kv.type, d, s, g), codes.scales[g]);
   }
 }
 
-void WriteRow16(const KvView& kv, const uint16_t* k, const uint16_t* v, int64_t s, std::byte* k_tile,
-                std::byte* v_tile) {
+void WriteValueCodes(const KvView& kv, const float* v, int64_t s, std::byte* tile) {
   const int64_t d = kv.head_dim;
-  auto* k_out = reinterpret_cast<uint16_t*>(k_tile) + s * 2;
+  Codes codes;
+  MakeCodes(kv, v, &codes);
+  (kv.type == KvType::kI8 ? ScatterValueI8 : ScatterValueI4)(codes, d, s, tile);
+  for (int64_t g = 0; g < KvGroups(kv.type, d); ++g) {
+    StoreKvScale(kv.type, tile + ValueScaleOffset(kv.type, d, s, g), codes.scales[g]);
+  }
+}
+
+void WriteKey16(const KvView& kv, const uint16_t* k, int64_t s, std::byte* tile) {
+  const int64_t d = kv.head_dim;
+  auto* out = reinterpret_cast<uint16_t*>(tile) + s * 2;
   for (int64_t i = 0; i + 1 < d; i += 2) {
-    k_out[i * 16] = k[i];
-    k_out[i * 16 + 1] = k[i + 1];
+    out[i * 16] = k[i];
+    out[i * 16 + 1] = k[i + 1];
   }
   if (d % 2 != 0) {
-    k_out[(d - 1) * 16] = k[d - 1];
-    k_out[(d - 1) * 16 + 1] = 0;
+    out[(d - 1) * 16] = k[d - 1];
+    out[(d - 1) * 16 + 1] = 0;
   }
-  auto* v_out = reinterpret_cast<uint16_t*>(v_tile) + s / 2 * d * 2 + s % 2;
-  for (int64_t i = 0; i < d; ++i) v_out[i * 2] = v[i];
 }
 
-void WriteRow32(const KvView& kv, const float* k, const float* v, int64_t s, std::byte* k_tile, std::byte* v_tile) {
-  auto* k_out = reinterpret_cast<float*>(k_tile) + s;
-  for (int64_t i = 0; i < kv.head_dim; ++i) k_out[i * 16] = k[i];
-  std::memcpy(v_tile + s * kv.head_dim * 4, v, static_cast<size_t>(kv.head_dim) * 4);
+void WriteValue16(const KvView& kv, const uint16_t* v, int64_t s, std::byte* tile) {
+  auto* out = reinterpret_cast<uint16_t*>(tile) + s / 2 * kv.head_dim * 2 + s % 2;
+  for (int64_t i = 0; i < kv.head_dim; ++i) out[i * 2] = v[i];
+}
+
+void WriteKey32(const KvView& kv, const float* k, int64_t s, std::byte* tile) {
+  auto* out = reinterpret_cast<float*>(tile) + s;
+  for (int64_t i = 0; i < kv.head_dim; ++i) out[i * 16] = k[i];
+}
+
+void WriteKey(const KvView& kv, const PackKernels& pack, const float* k, int64_t s, std::byte* tile) {
+  if (HasCodes(kv.type)) return WriteKeyCodes(kv, k, s, tile);
+  if (kv.type == KvType::kF32) return WriteKey32(kv, k, s, tile);
+  uint16_t rounded[kMaxHeadDim];
+  Round(kv, k, pack, rounded);
+  WriteKey16(kv, rounded, s, tile);
+}
+
+void WriteValue(const KvView& kv, const PackKernels& pack, const float* v, int64_t s, std::byte* tile) {
+  const int64_t d = kv.head_dim;
+  if (HasCodes(kv.type)) return WriteValueCodes(kv, v, s, tile);
+  if (kv.type == KvType::kF32) {
+    std::memcpy(tile + s * d * 4, v, static_cast<size_t>(d) * 4);
+    return;
+  }
+  uint16_t rounded[kMaxHeadDim];
+  Round(kv, v, pack, rounded);
+  WriteValue16(kv, rounded, s, tile);
 }
 
 void WriteTiles(const KvWrite& write, const PackKernels& pack, int64_t head, int64_t first_tile, int64_t end_tile) {
   const KvView& kv = write.kv;
   const int64_t begin = std::max(first_tile * kTileTokens, write.first_slot);
   const int64_t end = std::min(end_tile * kTileTokens, write.first_slot + write.k.rows);
-  uint16_t k16[kMaxHeadDim];
-  uint16_t v16[kMaxHeadDim];
   for (int64_t slot = begin; slot < end; ++slot) {
-    const float* k = write.k.row(slot - write.first_slot) + head * kv.head_dim;
-    const float* v = write.v.row(slot - write.first_slot) + head * kv.head_dim;
-    std::byte* k_tile = kv.k_tile(head, slot / kTileTokens);
-    std::byte* v_tile = kv.v_tile(head, slot / kTileTokens);
-    switch (kv.type) {
-      case KvType::kF32: WriteRow32(kv, k, v, slot % kTileTokens, k_tile, v_tile); break;
-      case KvType::kBF16:
-      case KvType::kF16:
-        Round(kv, k, pack, k16);
-        Round(kv, v, pack, v16);
-        WriteRow16(kv, k16, v16, slot % kTileTokens, k_tile, v_tile);
-        break;
-      case KvType::kI8:
-      case KvType::kI4: WriteRowCodes(kv, k, v, slot % kTileTokens, k_tile, v_tile); break;
-    }
+    const int64_t row = slot - write.first_slot;
+    const int64_t at = head * kv.head_dim;
+    WriteKey(kv, pack, write.k.row(row) + at, slot % kTileTokens, kv.k_tile(head, slot / kTileTokens));
+    if (write.v.data == nullptr) continue;
+    WriteValue(kv, pack, write.v.row(row) + at, slot % kTileTokens, kv.v_tile(head, slot / kTileTokens));
   }
 }
 
@@ -143,7 +164,7 @@ void WriteKv(ExecContext& ctx, std::span<const KvWrite> writes) {
   int64_t rows = 0;
   for (const KvWrite& write : writes) {
     KVASIR_CHECK(write.kv.head_dim >= 1 && write.kv.head_dim <= kMaxHeadDim);
-    KVASIR_CHECK(write.k.rows == write.v.rows && write.first_slot >= 0);
+    KVASIR_CHECK((write.v.data == nullptr || write.k.rows == write.v.rows) && write.first_slot >= 0);
     KVASIR_CHECK(write.first_slot + write.k.rows <= write.kv.length);
     tasks += TasksOf(write) * write.kv.kv_heads;
     rows += write.k.rows;

@@ -87,7 +87,7 @@ void ScaleInPlace(ExecContext& ctx, MatView<float> x, float factor);
 /// first_slot, first_slot+1, … of the view.
 struct KvWrite {
   MatView<const float> k;
-  MatView<const float> v;
+  MatView<const float> v;  // no data: values stay as they are
   KvView kv;
   int64_t first_slot = 0;
 };

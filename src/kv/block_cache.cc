@@ -1,6 +1,7 @@
 #include "kv/block_cache.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <utility>
@@ -11,10 +12,8 @@ namespace kvasir {
 
 Status BlockCache::Init(const KvCacheConfig& config) {
   if (config.layers.empty()) return InvalidArgument("KV cache: a model without layers");
-  // Slots are counted in int32 by kernels, which also look a chunk ahead.
-  constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max() - 4096;
-  if (config.max_tokens < 1 || config.max_tokens > kMostTokens) {
-    return InvalidArgument("KV cache: {} tokens per sequence; 1 to {} are possible", config.max_tokens, kMostTokens);
+  if (config.max_tokens < 1 || config.max_tokens > kMostKvTokens) {
+    return InvalidArgument("KV cache: {} tokens per sequence; 1 to {} are possible", config.max_tokens, kMostKvTokens);
   }
   if (config.max_sequences < 1 || config.max_sequences > std::numeric_limits<SeqId>::max()) {
     return InvalidArgument("KV cache: {} sequences", config.max_sequences);
@@ -143,6 +142,14 @@ void BlockCache::ClearSlots(Sequence& sequence, int64_t begin, int64_t end) {
   }
 }
 
+void BlockCache::MoveSlot(Sequence& sequence, int64_t from, int64_t to) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const std::vector<std::byte*>& data = sequence.tables[i].data;
+    CopySlot(layers_[i].layout, data[static_cast<size_t>(from / block_slots())], from % block_slots(),
+             data[static_cast<size_t>(to / block_slots())], to % block_slots());
+  }
+}
+
 void BlockCache::Cut(Sequence& sequence, int64_t length) {
   ClearSlots(sequence, length, sequence.length + sequence.reserved);
   sequence.length = length;
@@ -161,6 +168,45 @@ void BlockCache::SetReserved(Sequence& sequence, int64_t tokens) {
   sequence.high_water = std::max(sequence.high_water, end);
 }
 
+void BlockCache::CopyBlock(Sequence& sequence, int64_t block) {
+  const int64_t kept = std::clamp<int64_t>(sequence.length - block * block_slots(), 0, block_slots());
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    BlockPool& pool = *layers_[i].pool;
+    Table& table = sequence.tables[i];
+    const auto at = static_cast<size_t>(block);
+    const auto id = pool.Allocate();
+    KVASIR_CHECK(id.ok());
+    std::memcpy(pool.data(*id), table.data[at], static_cast<size_t>(pool.block_bytes()));
+    ClearValues(layers_[i].layout, pool.data(*id), kept, block_slots());
+    pool.Release(table.ids[at]);
+    table.ids[at] = *id;
+    table.data[at] = pool.data(*id);
+  }
+}
+
+Result<SeqId> BlockCache::ForkShared(SeqId seq) {
+  ASSIGN_OR_RETURN(const SeqId fork, NewSequence());
+  // It would write into blocks that are shared from now on.
+  Commit(seq, 0);
+  const Sequence& source = At(seq);
+  Sequence& copy = At(fork);
+  copy.length = source.length;
+  copy.high_water = source.high_water;
+  copy.stale_end = source.stale_end;
+  const auto blocks = static_cast<size_t>(BlocksFor(source.length));
+  if (Status status = Prepare(copy, 0, static_cast<int64_t>(blocks)); !status.ok()) {
+    BlockCache::Release(fork);
+    return status;
+  }
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Table& table = source.tables[i];
+    copy.tables[i].ids.assign(table.ids.begin(), table.ids.begin() + static_cast<ptrdiff_t>(blocks));
+    copy.tables[i].data.assign(table.data.begin(), table.data.begin() + static_cast<ptrdiff_t>(blocks));
+    for (const BlockId id : copy.tables[i].ids) layers_[i].pool->AddReference(id);
+  }
+  return fork;
+}
+
 void BlockCache::Commit(SeqId seq, int64_t tokens) {
   Sequence& sequence = At(seq);
   KVASIR_CHECK(tokens >= 0 && tokens <= sequence.reserved);
@@ -175,11 +221,7 @@ void BlockCache::CommitSlots(SeqId seq, std::span<const int32_t> accepted) {
     KVASIR_CHECK(offset > last && offset < sequence.reserved);
     last = offset;
     const int64_t from = sequence.length + offset;
-    for (size_t i = 0; i < layers_.size() && from != to; ++i) {
-      const std::vector<std::byte*>& data = sequence.tables[i].data;
-      CopySlot(layers_[i].layout, data[static_cast<size_t>(from / block_slots())], from % block_slots(),
-               data[static_cast<size_t>(to / block_slots())], to % block_slots());
-    }
+    if (from != to) MoveSlot(sequence, from, to);
     ++to;
   }
   Commit(seq, to - sequence.length);
@@ -190,8 +232,6 @@ void BlockCache::Release(SeqId seq) {
   sequences_[static_cast<size_t>(seq)].reset();
   --alive_;
 }
-
-int64_t BlockCache::Length(SeqId seq) const { return At(seq).length; }
 
 KvView BlockCache::View(SeqId seq, int layer) const {
   const Sequence& sequence = At(seq);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -21,7 +22,9 @@ class BlockCache : public KvCache {
   void Commit(SeqId seq, int64_t tokens) override;
   void CommitSlots(SeqId seq, std::span<const int32_t> accepted) override;
   void Release(SeqId seq) override;
-  int64_t Length(SeqId seq) const override;
+  int64_t NextPosition(SeqId seq) const override { return At(seq).length; }
+  int64_t KeptTokens(SeqId seq) const override { return At(seq).length; }
+  KvRun RunAt(SeqId, int64_t position) const override { return {position, std::numeric_limits<int64_t>::max()}; }
   KvView View(SeqId seq, int layer) const override;
   int64_t BytesInUse() const override;
 
@@ -44,8 +47,9 @@ class BlockCache : public KvCache {
     std::vector<Table> tables;  // [layers]
   };
 
+  /// A bounded cache never has more slots in a sequence than its bound.
   explicit BlockCache(const KvCacheConfig& config)
-      : max_tokens_(config.max_tokens), max_sequences_(config.max_sequences) {}
+      : max_tokens_(config.bound.Reach(config.max_tokens)), max_sequences_(config.max_sequences) {}
   /// Lays out the layers and makes the pools. Called once, before all else.
   Status Init(const KvCacheConfig& config);
 
@@ -67,14 +71,25 @@ class BlockCache : public KvCache {
   void ShrinkTo(Sequence& sequence, int64_t blocks);
   /// Zeroes values in the slots [begin, end) of every layer; in blocks that others share they become stale instead.
   void ClearSlots(Sequence& sequence, int64_t begin, int64_t end);
+  /// Copies key and value of one slot in every layer.
+  void MoveSlot(Sequence& sequence, int64_t from, int64_t to);
   /// Ends a reservation and drops the committed slots from `length` on.
   void Cut(Sequence& sequence, int64_t length);
   /// Sets the reservation to `tokens`. REQUIRES: blocks for them that nobody shares.
   void SetReserved(Sequence& sequence, int64_t tokens);
 
+  /// Whether others share a block; blocks of all layers are shared together.
+  bool IsShared(const Sequence& sequence, int64_t block) const {
+    return layers_[0].pool->references(sequence.tables[0].ids[static_cast<size_t>(block)]) > 1;
+  }
+  /// Replaces a shared block by a copy of the sequence's own content. REQUIRES: Prepare succeeded for it.
+  void CopyBlock(Sequence& sequence, int64_t block);
+  /// A new sequence that shares the committed blocks of `seq`, whose reservation ends.
+  Result<SeqId> ForkShared(SeqId seq);
+
   std::vector<Layer> layers_;
   std::vector<std::unique_ptr<BlockPool>> pools_;
-  int64_t max_tokens_;
+  int64_t max_tokens_;  // slots of the longest sequence
   int64_t max_sequences_;
 
  private:

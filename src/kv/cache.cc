@@ -1,10 +1,11 @@
-// The dynamic and the static cache.
+// The dynamic and the static cache, and the choice between all.
 #include "kv/cache.h"
 
 #include <algorithm>
 #include <cstring>
 
 #include "kv/block_cache.h"
+#include "kv/ring_cache.h"
 
 namespace kvasir {
 namespace {
@@ -40,63 +41,21 @@ class DynamicCache final : public BlockCache {
     return true;
   }
 
-  void Truncate(SeqId seq, int64_t length) override {
+  bool Truncate(SeqId seq, int64_t length) override {
     Sequence& sequence = At(seq);
     KVASIR_CHECK(length >= 0 && length <= sequence.length);
     ShrinkTo(sequence, BlocksFor(length));
     Cut(sequence, length);
+    return true;
   }
 
-  /// The reservation of the source ends, since it would write into blocks that are shared from now on.
-  Result<SeqId> Fork(SeqId seq) override {
-    ASSIGN_OR_RETURN(const SeqId fork, NewSequence());
-    Commit(seq, 0);
-    const Sequence& source = At(seq);
-    Sequence& copy = At(fork);
-    copy.length = source.length;
-    copy.high_water = source.high_water;
-    copy.stale_end = source.stale_end;
-    const auto blocks = static_cast<size_t>(BlocksFor(source.length));
-    if (Status status = Prepare(copy, 0, static_cast<int64_t>(blocks)); !status.ok()) {
-      Release(fork);
-      return status;
-    }
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      const Table& table = source.tables[i];
-      copy.tables[i].ids.assign(table.ids.begin(), table.ids.begin() + static_cast<ptrdiff_t>(blocks));
-      copy.tables[i].data.assign(table.data.begin(), table.data.begin() + static_cast<ptrdiff_t>(blocks));
-      for (const BlockId id : copy.tables[i].ids) layers_[i].pool->AddReference(id);
-    }
-    return fork;
-  }
+  Result<SeqId> Fork(SeqId seq) override { return ForkShared(seq); }
 
   int64_t BytesFor(int64_t tokens) const override { return BytesOfBlocks(BlocksFor(std::max<int64_t>(tokens, 0))); }
   CacheKind kind() const override { return CacheKind::kDynamic; }
 
  private:
   using BlockCache::BlockCache;
-
-  /// Blocks of all layers are shared together.
-  bool IsShared(const Sequence& sequence, int64_t block) const {
-    return layers_[0].pool->references(sequence.tables[0].ids[static_cast<size_t>(block)]) > 1;
-  }
-
-  /// Replaces a shared block by a copy of the sequence's own content.
-  void CopyBlock(Sequence& sequence, int64_t block) {
-    const int64_t kept = std::clamp<int64_t>(sequence.length - block * block_slots(), 0, block_slots());
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      BlockPool& pool = *layers_[i].pool;
-      Table& table = sequence.tables[i];
-      const auto at = static_cast<size_t>(block);
-      const auto id = pool.Allocate();
-      KVASIR_CHECK(id.ok());
-      std::memcpy(pool.data(*id), table.data[at], static_cast<size_t>(pool.block_bytes()));
-      ClearValues(layers_[i].layout, pool.data(*id), kept, block_slots());
-      pool.Release(table.ids[at]);
-      table.ids[at] = *id;
-      table.data[at] = pool.data(*id);
-    }
-  }
 };
 
 /// K3: a sequence has all its blocks from the start and writes in place; a fork is a copy.
@@ -127,10 +86,11 @@ class StaticCache final : public BlockCache {
     return true;
   }
 
-  void Truncate(SeqId seq, int64_t length) override {
+  bool Truncate(SeqId seq, int64_t length) override {
     Sequence& sequence = At(seq);
     KVASIR_CHECK(length >= 0 && length <= sequence.length);
     Cut(sequence, length);
+    return true;
   }
 
   Result<SeqId> Fork(SeqId seq) override {
@@ -179,6 +139,8 @@ Result<std::unique_ptr<KvCache>> MakeKvCache(CacheKind kind, const KvCacheConfig
   switch (kind) {
     case CacheKind::kDynamic: return DynamicCache::Make(config);
     case CacheKind::kStatic: return StaticCache::Make(config);
+    case CacheKind::kWindow:
+    case CacheKind::kSink: return MakeRingCache(kind, config);
   }
   return Internal("unknown kind of KV cache");
 }

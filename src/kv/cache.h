@@ -1,7 +1,9 @@
 // Key-value caches: where the keys and values of running sequences live.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -14,27 +16,63 @@ namespace kvasir {
 /// A sequence inside a cache; never reused while it lives.
 using SeqId = int32_t;
 
+/// Tokens that a sequence can count: kernels count slots in int32, and look a chunk ahead.
+inline constexpr int64_t kMostKvTokens = std::numeric_limits<int32_t>::max() - 4096;
+
 /// What one layer stores.
 struct KvLayerShape {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
 };
 
+/// What a bounded cache keeps of a sequence: its first `sinks` tokens for ever, and behind them the last ones, `tokens`
+/// in all. A pass (the tokens of one sequence in one step) first drops so many of the oldest rolling tokens that all
+/// of its own fit as well, then its tokens see what is left and, causally, each other. So a token sees `tokens` tokens
+/// where it comes alone, as in decoding, and fewer where others come behind it in its pass.
+struct KvBound {
+  int64_t tokens = 0;  // L; 0: all tokens are kept
+  int64_t sinks = 0;   // S
+
+  /// The longest pass once tokens are dropped: a quarter of those that roll, so that three quarters stay.
+  int64_t MostPerPass() const { return std::max<int64_t>((tokens - sinks) / 4, 1); }
+  /// Positions between which a text of `length` tokens is attended to.
+  int64_t Reach(int64_t length) const { return tokens > 0 ? std::min(length, tokens) : length; }
+};
+
 struct KvCacheConfig {
   std::span<const KvLayerShape> layers;
   KvType type = KvType::kBF16;
-  int64_t max_tokens = 0;     // longest sequence, in slots
+  int64_t max_tokens = 0;     // longest sequence, tokens that a bounded cache has dropped included
   int64_t max_sequences = 1;  // sequences alive at once (beams, samples)
+  KvBound bound;              // kWindow, kSink
+  bool rotated_keys = false;  // keys are rotated to their positions (RoPE): sinks, which move, need their originals
 };
 
 enum class CacheKind {
   kDynamic,  // K2: blocks are added as the sequence grows
   kStatic,   // K3: every sequence's blocks for max_tokens are allocated at creation and written in place
+  kWindow,   // A9: the last bound.tokens tokens, at their positions in the text
+  kSink,     // A11, K4: attention sinks and a window behind them, at positions counted inside the cache
+};
+
+/// Tokens in consecutive slots.
+struct KvRun {
+  int64_t slot = 0;   // of the first
+  int64_t count = 0;  // at most
+};
+
+/// Sinks whose keys must be written anew, rotated to where they stand in this pass.
+struct KvSinks {
+  int64_t count = 0;           // in slots [0, count)
+  int64_t first_position = 0;  // of the first; the others follow
 };
 
 /// Keys and values of several sequences in all layers. Not thread-safe; the views it hands out are read and written
-/// by kernels between two calls. Slots of a sequence: [0, Length) are committed; Reserve makes room behind them, a
-/// forward pass writes there, and Commit keeps what was accepted.
+/// by kernels between two calls. Reserve makes room behind a sequence's committed tokens, a forward pass writes there,
+/// and Commit keeps what was accepted.
+///
+/// A sequence's tokens have positions in its text, 0, 1, …, and slots in the cache. They are the same in caches that
+/// keep all tokens; a bounded cache forgets tokens and uses their slots again.
 class KvCache {
  public:
   virtual ~KvCache() = default;
@@ -42,18 +80,23 @@ class KvCache {
   /// A new, empty sequence. ResourceExhausted when there is no room for one more.
   virtual Result<SeqId> Create() = 0;
 
-  /// Makes room for `tokens` slots behind the committed ones (not in addition to an earlier Reserve). False: full,
-  /// and nothing changed; the caller preempts or ends a sequence. Shared blocks that would be written are copied now.
+  /// Makes room for `tokens` tokens behind the committed ones (not in addition to an earlier Reserve). False: full,
+  /// or more than a bounded cache takes in one pass, and nothing changed; the caller preempts or ends a sequence.
+  /// Shared blocks that would be written are copied now. What a bounded cache must forget for them is gone at once,
+  /// whatever is committed later.
   virtual bool Reserve(SeqId seq, int64_t tokens) = 0;
 
-  /// Keeps the first `tokens` reserved slots.
+  /// Keeps the first `tokens` reserved tokens.
   virtual void Commit(SeqId seq, int64_t tokens) = 0;
 
-  /// Keeps the reserved slots named in `accepted` (ascending offsets from Length), moved together.
+  /// Keeps the reserved tokens named in `accepted` (ascending offsets from NextPosition), moved together. REQUIRES: a
+  /// prefix where a sink cache still fills its sinks.
   virtual void CommitSlots(SeqId seq, std::span<const int32_t> accepted) = 0;
 
-  /// Forgets everything from slot `length` on. REQUIRES: length <= Length(seq).
-  virtual void Truncate(SeqId seq, int64_t length) = 0;
+  /// Forgets the tokens from position `length` on, and any reservation. False, and nothing changed: a bounded cache
+  /// has dropped tokens that a sequence of this length would still have (never so for 0, which a caller falls back to
+  /// and runs the text again). REQUIRES: length <= NextPosition(seq).
+  [[nodiscard]] virtual bool Truncate(SeqId seq, int64_t length) = 0;
 
   /// A new sequence with the same committed content; blocks are shared until one of the two writes (copy-on-write;
   /// the static cache copies at once). A reservation of `seq` ends: reserve again before writing.
@@ -61,10 +104,26 @@ class KvCache {
 
   virtual void Release(SeqId seq) = 0;
 
-  virtual int64_t Length(SeqId seq) const = 0;
+  /// The position of the sequence's next token: how many have been committed, dropped ones included.
+  virtual int64_t NextPosition(SeqId seq) const = 0;
+
+  /// Committed tokens whose keys and values are there.
+  virtual int64_t KeptTokens(SeqId seq) const = 0;
+
+  /// Where the token at `position` is, and how many behind it lie in the slots that follow. REQUIRES: it is kept or
+  /// reserved.
+  virtual KvRun RunAt(SeqId seq, int64_t position) const = 0;
 
   /// The sequence's slots in `layer`; `length` counts reserved slots too. Valid until the next non-const call.
   virtual KvView View(SeqId seq, int layer) const = 0;
+
+  /// The sinks that the reserved pass moves: their keys in the tiles of every layer must be replaced by SinkKeys,
+  /// rotated to the positions given, before the pass attends to them.
+  virtual KvSinks MovedSinks(SeqId) const { return {}; }
+
+  /// Where a pass puts the keys of the tokens at positions below `rows`, as they are before rotation: [rows, kv_heads ·
+  /// head_dim]. No rows where the cache wants none. Valid until the next non-const call.
+  virtual MatView<float> SinkKeys(SeqId, int /*layer*/) const { return {}; }
 
   /// Bytes of blocks in use, counting shared blocks once.
   virtual int64_t BytesInUse() const = 0;
@@ -73,6 +132,9 @@ class KvCache {
   virtual int64_t BytesFor(int64_t tokens) const = 0;
 
   virtual CacheKind kind() const = 0;
+
+  /// Of a bounded cache; else nothing.
+  virtual KvBound bound() const { return {}; }
 };
 
 /// Bytes per token over all layers (K6), scales included, tiles not counted as rounded up.

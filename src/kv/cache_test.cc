@@ -11,118 +11,18 @@
 
 #include "base/buffer.h"
 #include "base/checked.h"
-#include "kernels/ref/attention_score.h"
 #include "kv/block_pool.h"
+#include "kv/testing.h"
 
 namespace kvasir {
 namespace {
 
-constexpr KvLayerShape kShapes[] = {{2, 8}, {1, 5}, {2, 8}};
-
-/// What slot `tag` holds for a layer, head and dimension: small integers, exact in every type without codes.
-float Content(int tag, int layer, int64_t head, int64_t i, bool value) {
-  return static_cast<float>(1 + (tag * 31 + layer * 7 + static_cast<int>(head) * 13 + static_cast<int>(i) * 3 + value) %
-                                    251);
-}
-
-void StoreElement(KvType type, std::byte* p, float x) {
-  if (type == KvType::kF32) {
-    std::memcpy(p, &x, 4);
-  } else {
-    const uint16_t bits = type == KvType::kBF16 ? ToBFloat16(x).bits : ToFloat16(x).bits;
-    std::memcpy(p, &bits, 2);
-  }
-}
-
-/// One head's content as codes.
-struct Codes {
-  Codes(KvType type, const std::vector<float>& x) : codes(x.size()) {
-    QuantizeKv(type, x.data(), static_cast<int64_t>(x.size()), codes.data(), scales);
-  }
-  std::vector<uint8_t> codes;
-  KvScale scales[16];
-};
-
-std::vector<float> Contents(const KvView& view, int tag, int layer, int64_t head, bool value) {
-  std::vector<float> x;
-  for (int64_t i = 0; i < view.head_dim; ++i) x.push_back(Content(tag, layer, head, i, value));
-  return x;
-}
-
-void StoreValueScale(const KvView& view, int64_t head, int64_t slot, KvScale scale) {
-  for (int64_t g = 0; g < KvGroups(view.type, view.head_dim); ++g) {
-    StoreKvScale(view.type, view.v_tile(head, slot / 16) + ValueScaleOffset(view.type, view.head_dim, slot % 16, g),
-                 scale);
-  }
-}
-
-void WriteSlotCodes(const KvView& view, int layer, int64_t slot, int tag) {
-  const int64_t s = slot % 16;
-  for (int64_t h = 0; h < view.kv_heads; ++h) {
-    const Codes k(view.type, Contents(view, tag, layer, h, false));
-    const Codes v(view.type, Contents(view, tag, layer, h, true));
-    std::byte* k_tile = view.k_tile(h, slot / 16);
-    std::byte* v_tile = view.v_tile(h, slot / 16);
-    for (int64_t i = 0; i < view.head_dim; ++i) {
-      StoreCode(view.type, k_tile, KeyCodePlace(view.type, s, i), k.codes[static_cast<size_t>(i)]);
-      StoreCode(view.type, v_tile, ValueCodePlace(view.type, view.head_dim, s, i), v.codes[static_cast<size_t>(i)]);
-    }
-    StoreKvScale(view.type, k_tile + KeyScaleOffset(view.type, view.head_dim, s, 0), k.scales[0]);
-    StoreValueScale(view, h, slot, v.scales[0]);
-  }
-}
-
-void WriteSlot(const KvView& view, int layer, int64_t slot, int tag) {
-  if (HasCodes(view.type)) return WriteSlotCodes(view, layer, slot, tag);
-  for (int64_t h = 0; h < view.kv_heads; ++h) {
-    for (int64_t i = 0; i < view.head_dim; ++i) {
-      StoreElement(view.type, view.k_tile(h, slot / 16) + ref::KeyOffset(view.type, slot % 16, i),
-                   Content(tag, layer, h, i, false));
-      StoreElement(view.type, view.v_tile(h, slot / 16) + ref::ValueOffset(view.type, view.head_dim, slot % 16, i),
-                   Content(tag, layer, h, i, true));
-    }
-  }
-}
-
-/// Codes and scales of `value` or else key as Codes made them.
-bool HoldsCodes(const KvView& view, int64_t head, int64_t slot, const Codes& expected, bool value) {
-  for (int64_t i = 0; i < view.head_dim; ++i) {
-    const ref::CodeElement at = value ? ref::ValueCodeAt(view, head, slot, i) : ref::KeyCodeAt(view, head, slot, i);
-    const uint8_t code = expected.codes[static_cast<size_t>(i)];
-    if (at.code != (view.type == KvType::kI8 ? static_cast<int8_t>(code) : code)) return false;
-    if (at.scale != ToFloat(BFloat16{expected.scales[0].scale})) return false;
-    if (at.minimum != ToFloat(BFloat16{expected.scales[0].low})) return false;
-  }
-  return true;
-}
-
-bool HoldsTag(const KvView& view, int layer, int64_t slot, int tag) {
-  for (int64_t h = 0; h < view.kv_heads; ++h) {
-    if (HasCodes(view.type)) {
-      for (const bool value : {false, true}) {
-        const Codes expected(view.type, Contents(view, tag, layer, h, value));
-        if (!HoldsCodes(view, h, slot, expected, value)) return false;
-      }
-      continue;
-    }
-    for (int64_t i = 0; i < view.head_dim; ++i) {
-      if (ref::KeyAt(view, h, slot, i) != Content(tag, layer, h, i, false)) return false;
-      if (ref::ValueAt(view, h, slot, i) != Content(tag, layer, h, i, true)) return false;
-    }
-  }
-  return true;
-}
-
-bool ValuesAreZero(const KvView& view, int64_t begin, int64_t end) {
-  for (int64_t slot = begin; slot < end; ++slot) {
-    for (int64_t h = 0; h < view.kv_heads; ++h) {
-      for (int64_t i = 0; i < view.head_dim; ++i) {
-        if (ref::ValueAt(view, h, slot, i) != 0.0f) return false;
-      }
-    }
-  }
-  return true;
-}
+using kv_testing::HoldsTag;
+using kv_testing::kShapes;
+using kv_testing::StoreElement;
+using kv_testing::StoreValueScale;
+using kv_testing::ValuesAreZero;
+using kv_testing::WriteSlot;
 
 /// A cache beside plain vectors of what it should hold.
 class Shadowed {
@@ -151,7 +51,7 @@ class Shadowed {
     ASSERT_TRUE(seq.ok());
     ASSERT_EQ(content_.count(*seq), 0u);
     content_[*seq] = {};
-    ASSERT_EQ(cache_->Length(*seq), 0);
+    ASSERT_EQ(cache_->NextPosition(*seq), 0);
   }
 
   /// Reserves and writes; commits the chosen offsets, or leaves the reservation standing when `commit` is false.
@@ -186,7 +86,7 @@ class Shadowed {
   }
 
   void Truncate(SeqId seq, int64_t length) {
-    cache_->Truncate(seq, length);
+    ASSERT_TRUE(cache_->Truncate(seq, length));
     open_[seq] = 0;
     content_[seq].resize(static_cast<size_t>(length));
   }
@@ -209,7 +109,7 @@ class Shadowed {
 
   void Verify() const {
     for (const auto& [seq, content] : content_) {
-      ASSERT_EQ(cache_->Length(seq), static_cast<int64_t>(content.size()));
+      ASSERT_EQ(cache_->NextPosition(seq), static_cast<int64_t>(content.size()));
       for (int layer = 0; layer < 3; ++layer) {
         const KvView view = cache_->View(seq, layer);
         ASSERT_GE(view.length, static_cast<int64_t>(content.size()));
@@ -255,7 +155,7 @@ TEST_P(KvCacheTest, AgreesWithVectorsUnderRandomCalls) {
         shadowed.Append(shadowed.Pick(rng), tokens, accepted, prefix, rng() % 5 != 0);
       } else if (what < 11) {
         const SeqId seq = shadowed.Pick(rng);
-        const int64_t length = shadowed.cache().Length(seq);
+        const int64_t length = shadowed.cache().NextPosition(seq);
         shadowed.Truncate(seq,
                           length == 0 ? 0 : length - static_cast<int64_t>(rng()) % std::min<int64_t>(length + 1, 150));
       } else if (what < 14) {
@@ -358,14 +258,14 @@ TEST_P(KvCacheTest, OldNanDoesNotOutliveItsSequence) {
   ASSERT_TRUE(cache.Reserve(seq, 200));
   poison(seq, 100, 200);
   cache.Commit(seq, 150);
-  cache.Truncate(seq, 100);
+  ASSERT_TRUE(cache.Truncate(seq, 100));
   ASSERT_TRUE(cache.Reserve(seq, 60));
   expect_clean(seq, 100);
   poison(seq, 100, 160);
   // Shared with a fork that goes on from before the poison while its owner ends.
   cache.Commit(seq, 60);
   const SeqId fork = *cache.Fork(seq);
-  cache.Truncate(fork, 90);
+  ASSERT_TRUE(cache.Truncate(fork, 90));
   cache.Release(seq);
   ASSERT_TRUE(cache.Reserve(fork, 5));
   expect_clean(fork, 90);

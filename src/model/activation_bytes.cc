@@ -34,13 +34,20 @@ class Estimate {
     for (const LayerSpec& layer : spec_.layers) pass = std::max(pass, Layer(layer));
     if (spec_.project_out) pass = std::max(pass, Rows(spec_.width) + product_);
     pass += Rows(spec_.width);  // the residual stream
-    if (const auto* rope = std::get_if<RopePosition>(&spec_.position)) pass += Rows(rope->dim);
+    if (const auto* rope = std::get_if<RopePosition>(&spec_.position)) {
+      pass += Rows(rope->dim) + Floats(SinkRows() * rope->dim);
+    }
     const int64_t text_logits = Floats(std::min(kTextLogitRows, tokens_) * spec_.vocab_size) + product_;
     return hidden + std::max(pass, text_logits) + Floats(run_.sequences * spec_.vocab_size);
   }
 
  private:
   int64_t Rows(int64_t width) const { return Floats(tokens_ * width); }
+
+  /// Keys of sinks that a step rotates anew.
+  int64_t SinkRows() const {
+    return std::holds_alternative<RopePosition>(spec_.position) ? run_.bound.sinks * run_.sequences : 0;
+  }
 
   int64_t Embedding() const {
     int64_t bytes = spec_.project_in ? Rows(spec_.embedding_width) + product_ : 0;
@@ -51,8 +58,9 @@ class Estimate {
   int64_t Attend(const AttentionSpec& a) const {
     const int64_t group = a.n_heads / a.n_kv_heads;
     if (!run_.plain_attention) {
-      return AttentionScratchBytes(run_.threads, a.n_kv_heads, a.head_dim, tokens_ * group, run_.context,
-                                   run_.sequences);
+      // The ring of a bounded cache may cut a pass in two.
+      const int64_t pieces = run_.sequences * (run_.bound.tokens > 0 ? 2 : 1);
+      return AttentionScratchBytes(run_.threads, a.n_kv_heads, a.head_dim, tokens_ * group, run_.context, pieces);
     }
     // All scores of a chunk, and keys and values as fp32.
     return Floats(tokens_ * a.n_heads * run_.context) + 2 * Floats(a.n_kv_heads * run_.context * a.head_dim);
@@ -64,7 +72,7 @@ class Estimate {
     const int64_t heads = int64_t{a.n_heads} * a.head_dim;
     const int64_t kv = int64_t{a.n_kv_heads} * a.head_dim;
     // The branch's input, QKV and the heads' output stay until the layer ends.
-    const int64_t kept = Rows(width) + Rows(heads + 2 * kv) + Rows(heads);
+    const int64_t kept = Rows(width) + Rows(heads + 2 * kv) + Rows(heads) + Floats(SinkRows() * kv);
     int64_t rest = layer.attn_branch_norm ? Rows(width) : 0;
     if (layer.parallel) rest += Rows(width);
     const FfnSpec& ffn = layer.ffn;

@@ -10,21 +10,45 @@
 namespace kvasir {
 namespace {
 
+/// New tokens of one sequence in consecutive slots: all of them, but where a bounded cache begins anew in its ring.
+struct Piece {
+  size_t sequence;  // index into the batch's
+  int64_t first_row;
+  int64_t rows;
+  int64_t slot;
+};
+
 /// What all layers of one step share.
 struct Step {
   ExecContext& ctx;
   const DecoderSpec& spec;
   const ForwardBatch& batch;
   KvCache& cache;
-  std::vector<int64_t> first_position;  // per sequence: the position (and slot) of its first new token
-  MatView<const float> cos_sin = {};    // [tokens, dim], RoPE only
-  int cached_from = 0;                  // the model's layer that is the cache's layer 0
-  LayerPart last = LayerPart::kDown;    // where each layer ends
+  std::vector<int64_t> first_position;     // per sequence: the position of its first new token
+  std::vector<Piece> pieces;               // of all sequences, in order
+  std::vector<KvSinks> sinks;              // per sequence: those to rotate anew
+  int64_t sink_rows = 0;                   // of all sequences together
+  MatView<const float> cos_sin = {};       // [tokens, dim], RoPE only
+  MatView<const float> sink_cos_sin = {};  // [sink_rows, dim], RoPE only
+  int cached_from = 0;                     // the model's layer that is the cache's layer 0
+  LayerPart last = LayerPart::kDown;       // where each layer ends
 };
 
 Step MakeStep(ExecContext& ctx, const DecoderSpec& spec, const ForwardBatch& batch, KvCache& cache) {
-  Step step{ctx, spec, batch, cache, {}};
-  for (const ForwardSequence& sequence : batch.sequences) step.first_position.push_back(cache.Length(sequence.seq));
+  Step step{ctx, spec, batch, cache, {}, {}, {}};
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    const ForwardSequence& sequence = batch.sequences[s];
+    const int64_t position = cache.NextPosition(sequence.seq);
+    step.first_position.push_back(position);
+    for (int64_t t = 0; t < sequence.count;) {
+      const KvRun run = cache.RunAt(sequence.seq, position + t);
+      const int64_t rows = std::min(run.count, sequence.count - t);
+      step.pieces.push_back({.sequence = s, .first_row = sequence.first_token + t, .rows = rows, .slot = run.slot});
+      t += rows;
+    }
+    step.sinks.push_back(cache.MovedSinks(sequence.seq));
+    step.sink_rows += step.sinks.back().count;
+  }
   return step;
 }
 
@@ -97,8 +121,10 @@ Status Embed(const Step& step, const ModelWeights& weights, MatView<float> x) {
 
 Status FillRope(const RopePosition& rope, Step& step) {
   ASSIGN_OR_RETURN(MatView<float> table, NewMatrix(step.ctx, static_cast<int64_t>(step.batch.tokens.size()), rope.dim));
+  ASSIGN_OR_RETURN(MatView<float> sinks, NewMatrix(step.ctx, step.sink_rows, rope.dim));
   RopeFrequencies frequencies;
   int64_t frequencies_length = -1;
+  int64_t sink = 0;
   for (size_t s = 0; s < step.batch.sequences.size(); ++s) {
     const ForwardSequence& sequence = step.batch.sequences[s];
     if (sequence.planned_length != frequencies_length) {
@@ -108,14 +134,50 @@ Status FillRope(const RopePosition& rope, Step& step) {
     for (int64_t t = 0; t < sequence.count; ++t) {
       FillCosSin(frequencies, step.first_position[s] + t, table.row(sequence.first_token + t));
     }
+    for (int64_t i = 0; i < step.sinks[s].count; ++i) {
+      FillCosSin(frequencies, step.sinks[s].first_position + i, sinks.row(sink++));
+    }
   }
   step.cos_sin = table;
+  step.sink_cos_sin = sinks;
+  return OkStatus();
+}
+
+/// Hands the keys of future sinks to the cache before they are rotated.
+void KeepSinkKeys(const Step& step, int layer, MatView<const float> k) {
+  for (size_t s = 0; s < step.batch.sequences.size(); ++s) {
+    const ForwardSequence& sequence = step.batch.sequences[s];
+    const MatView<float> sinks = step.cache.SinkKeys(sequence.seq, layer - step.cached_from);
+    const int64_t first = step.first_position[s];
+    for (int64_t t = 0; t < std::min<int64_t>(sequence.count, sinks.rows - first); ++t) {
+      std::copy_n(k.row(sequence.first_token + t), k.cols, sinks.row(first + t));
+    }
+  }
+}
+
+/// Adds writes of the keys of sinks that this pass moves, rotated to where they stand in it.
+Status RotateSinks(const Step& step, int layer, const AttentionSpec& spec, std::vector<KvWrite>& writes) {
+  if (step.sink_rows == 0) return OkStatus();
+  ASSIGN_OR_RETURN(MatView<float> keys, NewMatrix(step.ctx, step.sink_rows, int64_t{spec.n_kv_heads} * spec.head_dim));
+  int64_t row = 0;
+  for (size_t s = 0; s < step.batch.sequences.size(); ++s) {
+    const int64_t count = step.sinks[s].count;
+    if (count == 0) continue;
+    const SeqId seq = step.batch.sequences[s].seq;
+    const MatView<float> originals = step.cache.SinkKeys(seq, layer - step.cached_from);
+    for (int64_t i = 0; i < count; ++i) std::copy_n(originals.row(i), originals.cols, keys.row(row + i));
+    writes.push_back({.k = keys.Rows(row, count), .v = {}, .kv = step.cache.View(seq, layer - step.cached_from)});
+    row += count;
+  }
+  const auto& rope = std::get<RopePosition>(step.spec.position);
+  RotateHeads(step.ctx, keys, spec.head_dim, step.sink_cos_sin, rope.interleaved);
   return OkStatus();
 }
 
 /// q, k (and v) as they go into the cache: clipped, normalised per head, rotated.
-void FinishQkv(const Step& step, const AttentionSpec& spec, const LayerWeights& weights, MatView<float> qkv,
-               MatView<float> q, MatView<float> k) {
+void FinishQkv(const Step& step, int layer, const LayerWeights& weights, MatView<float> qkv, MatView<float> q,
+               MatView<float> k) {
+  const AttentionSpec& spec = step.spec.layers[static_cast<size_t>(layer)].attention;
   if (spec.qkv_clip > 0.0f) ClampInPlace(step.ctx, qkv, spec.qkv_clip);
   if (spec.qk_norm == QkNorm::kPerHead) {
     NormalizeHeads(step.ctx, q, spec.head_dim, ToArgs(spec.qk_norm_spec, weights.q_norm), false);
@@ -125,6 +187,7 @@ void FinishQkv(const Step& step, const AttentionSpec& spec, const LayerWeights& 
     Normalize(step.ctx, k, ToArgs(spec.qk_norm_spec, weights.k_norm), k);
   }
   if (const auto* rope = std::get_if<RopePosition>(&step.spec.position)) {
+    KeepSinkKeys(step, layer, k);
     RotateHeads(step.ctx, q, spec.head_dim, step.cos_sin, rope->interleaved);
     RotateHeads(step.ctx, k, spec.head_dim, step.cos_sin, rope->interleaved);
   }
@@ -147,23 +210,23 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
   const MatView<float> q = qkv.Cols(0, q_width);
   const MatView<float> k = qkv.Cols(q_width, kv_width);
   const MatView<float> v = qkv.Cols(q_width + kv_width, kv_width);
-  FinishQkv(step, spec, weights, qkv, q, k);
+  FinishQkv(step, layer, weights, qkv, q, k);
 
   const auto* alibi = std::get_if<AlibiPosition>(&step.spec.position);
   std::vector<KvWrite> writes;
   std::vector<AttentionArgs> sequences;
-  for (size_t s = 0; s < step.batch.sequences.size(); ++s) {
-    const ForwardSequence& sequence = step.batch.sequences[s];
-    const int64_t begin = sequence.first_token;
-    const int64_t slot = step.first_position[s];
-    KvView kv = step.cache.View(sequence.seq, layer - step.cached_from);
-    kv.length = slot + sequence.count;
-    writes.push_back(
-        {.k = k.Rows(begin, sequence.count), .v = v.Rows(begin, sequence.count), .kv = kv, .first_slot = slot});
-    sequences.push_back({.q = q.Rows(begin, sequence.count),
-                         .out = out.Rows(begin, sequence.count),
+  RETURN_IF_ERROR(RotateSinks(step, layer, spec, writes));
+  for (const Piece& piece : step.pieces) {
+    KvView kv = step.cache.View(step.batch.sequences[piece.sequence].seq, layer - step.cached_from);
+    if (kv.positions == nullptr) kv.length = piece.slot + piece.rows;
+    writes.push_back({.k = k.Rows(piece.first_row, piece.rows),
+                      .v = v.Rows(piece.first_row, piece.rows),
+                      .kv = kv,
+                      .first_slot = piece.slot});
+    sequences.push_back({.q = q.Rows(piece.first_row, piece.rows),
+                         .out = out.Rows(piece.first_row, piece.rows),
                          .kv = kv,
-                         .first_slot = slot,
+                         .first_slot = piece.slot,
                          .n_heads = spec.n_heads,
                          .scale = spec.scale,
                          .softcap = spec.softcap,

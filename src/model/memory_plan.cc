@@ -18,7 +18,6 @@ constexpr int64_t kProcessReserve = int64_t{32} << 20;
 // Values per token of the vocabulary that samplers keep: scores, an order and weights, and counts for each sequence.
 constexpr int64_t kSamplerBytes = 24;
 constexpr int64_t kSequenceSamplerBytes = 8;
-constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max() - 4096;  // that a cache can count
 constexpr int64_t kBeyondAll = int64_t{1} << 58;
 constexpr int64_t kPackingPages = int64_t{64} << 20;  // read ahead of being given back, per thread
 constexpr int64_t kSmallChunk = 32;
@@ -32,15 +31,20 @@ std::vector<KvLayerShape> KvShapes(const DecoderSpec& spec) {
   return shapes;
 }
 
-Result<int64_t> KvCacheBytes(const std::vector<KvLayerShape>& shapes, const RunShape& run) {
-  if (run.context > kMostTokens) return kBeyondAll;
-  const int64_t full = run.cache == CacheKind::kStatic ? run.sequences : std::min(run.full_sequences, run.sequences);
+bool IsRing(CacheKind kind) { return kind == CacheKind::kWindow || kind == CacheKind::kSink; }
+
+/// Whether every step runs its tokens from position 0 on (A10).
+bool Recomputes(const RunShape& run) { return run.bound.tokens > 0 && !IsRing(run.cache); }
+
+Result<int64_t> KvCacheBytes(const DecoderSpec& spec, const RunShape& run) {
+  if (run.context > kMostKvTokens || run.CachedTokens() > kMostKvTokens) return kBeyondAll;
+  // Rings that began as forks share no block once they have gone round, nor do tokens that are run again.
+  const bool all = run.cache == CacheKind::kStatic || run.bound.tokens > 0;
+  const int64_t full = all ? run.sequences : std::min(run.full_sequences, run.sequences);
+  const std::vector<KvLayerShape> shapes = KvShapes(spec);
   // A cache without sequences takes nothing yet.
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<KvCache> cache,
-      MakeKvCache(run.cache,
-                  {.layers = shapes, .type = run.kv_type, .max_tokens = run.context, .max_sequences = run.sequences}));
-  const auto bytes = CheckedMul(cache->BytesFor(run.context), full);
+  ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, MakeKvCache(run.cache, CacheConfig(spec, shapes, run)));
+  const auto bytes = CheckedMul(cache->BytesFor(run.CachedTokens()), full);
   if (!bytes || *bytes > kBeyondAll) return kBeyondAll;
   // A pool that more sequences may want to use doubles, by at most a slab.
   constexpr int64_t kLargestSlab = int64_t{64} << 20;
@@ -55,17 +59,44 @@ int64_t HardContextLimit(const DecoderSpec& spec) {
   return learned ? learned->rows - learned->offset : 0;
 }
 
-/// The most tokens up to `most` for which the plan fits; 0: not even one.
-int64_t LongestContext(const DecoderSpec& spec, const WeightNeed& weights, RunShape run, int64_t most,
-                       int64_t available) {
-  int64_t fits = 0;
+/// What bounds the tokens that a run's cache holds.
+int64_t& CacheLimit(RunShape& run) { return run.bound.tokens > 0 ? run.bound.tokens : run.context; }
+
+/// The most tokens up to `most` that the cache can hold so that the plan fits; 0: not even one.
+int64_t LongestCache(const DecoderSpec& spec, const WeightNeed& weights, RunShape run, int64_t most,
+                     int64_t available) {
+  int64_t fits = run.bound.sinks;  // which alone are no cache
   int64_t beyond = most + 1;
   while (beyond - fits > 1) {
-    run.context = fits + (beyond - fits) / 2;
+    CacheLimit(run) = fits + (beyond - fits) / 2;
     const auto plan = PlanMemory(spec, weights, run);
-    (plan.ok() && plan->Needed() <= available ? fits : beyond) = run.context;
+    (plan.ok() && plan->Needed() <= available ? fits : beyond) = CacheLimit(run);
   }
-  return fits;
+  return fits > run.bound.sinks ? fits : 0;
+}
+
+/// A bounded cache has to go together with the model's positions.
+Status CheckBound(const DecoderSpec& spec, const RunShape& run) {
+  const int64_t hard = HardContextLimit(spec);
+  if (Recomputes(run) && hard > 0 && run.bound.tokens > hard) {
+    return InvalidArgument("--cache recompute:{} is beyond the model's {} learned positions", run.bound.tokens, hard);
+  }
+  const bool added = std::holds_alternative<LearnedPosition>(spec.position) ||
+                     std::holds_alternative<SinusoidalPosition>(spec.position);
+  if (run.cache == CacheKind::kSink && added) {
+    return InvalidArgument(
+        "--cache sink: this model adds positions to its embedding, so that keys in a cache cannot move to other ones; "
+        "--cache recompute:L runs texts of any length with it");
+  }
+  return OkStatus();
+}
+
+/// The context of a run that asks for none, before it is known whether it fits.
+int64_t DefaultContext(const DecoderSpec& spec, const RunShape& run) {
+  const int64_t hard = HardContextLimit(spec);
+  if (Recomputes(run)) return kMostKvTokens;
+  if (run.bound.tokens > 0) return hard > 0 ? hard : kMostKvTokens;
+  return hard > 0 ? std::min(TrainedContext(spec), hard) : TrainedContext(spec);
 }
 
 /// What would make the plan smaller, with how much; at least one proposal.
@@ -78,8 +109,11 @@ std::string Remedies(const MemoryPlan& plan, const DecoderSpec& spec, const Weig
     const auto smaller = PlanMemory(spec, weights, other);
     return smaller.ok() ? plan.Needed() - smaller->Needed() : 0;
   };
-  const int64_t context = LongestContext(spec, weights, run, std::min(run.context, kMostTokens), available);
-  if (context > 0) remedies.push_back(fmt::format("-c {} fits", context));
+  const int64_t tokens = LongestCache(spec, weights, run, std::min(run.CachedTokens(), kMostKvTokens), available);
+  if (tokens > 0) {
+    remedies.push_back(run.bound.tokens > 0 ? fmt::format("a --cache of {} tokens fits", tokens)
+                                            : fmt::format("-c {} fits", tokens));
+  }
   for (KvType type : {KvType::kBF16, KvType::kI8}) {
     const int64_t saved = saved_by([type](RunShape& other) { other.kv_type = type; });
     if (saved > 0) remedies.push_back(fmt::format("--kv-type {} saves {}", KvTypeName(type), GigabytesText(saved)));
@@ -129,8 +163,18 @@ WeightNeed NeedOfWeights(const WeightPlan& plan, bool mapped, int threads) {
 
 KvType DefaultKvType(DType weights) { return weights == DType::kF32 ? KvType::kF32 : KvType::kBF16; }
 
+KvCacheConfig CacheConfig(const DecoderSpec& spec, std::span<const KvLayerShape> layers, const RunShape& run) {
+  const bool ring = IsRing(run.cache);
+  return {.layers = layers,
+          .type = run.kv_type,
+          .max_tokens = ring ? run.context : run.CachedTokens(),
+          .max_sequences = run.sequences,
+          .bound = ring ? run.bound : KvBound{},
+          .rotated_keys = std::holds_alternative<RopePosition>(spec.position)};
+}
+
 Result<MemoryPlan> PlanMemory(const DecoderSpec& spec, const WeightNeed& weights, const RunShape& run) {
-  const std::vector<KvLayerShape> shapes = KvShapes(spec);
+  RETURN_IF_ERROR(CheckBound(spec, run));
   MemoryPlan plan;
   plan.parameters = ParameterCount(spec);
   plan.dtype = weights.dtype();
@@ -138,10 +182,11 @@ Result<MemoryPlan> PlanMemory(const DecoderSpec& spec, const WeightNeed& weights
   plan.weights_mapped = weights.mapped;
   plan.kv_type = run.kv_type;
   plan.context = run.context;
-  plan.kv_bytes_per_token = KvBytesPerToken(shapes, run.kv_type);
-  ASSIGN_OR_RETURN(plan.kv_cache, KvCacheBytes(shapes, run));
+  plan.cached_tokens = run.CachedTokens();
+  plan.kv_bytes_per_token = KvBytesPerToken(KvShapes(spec), run.kv_type);
+  ASSIGN_OR_RETURN(plan.kv_cache, KvCacheBytes(spec, run));
   RunShape bounded = run;
-  bounded.context = std::min(run.context, kMostTokens);
+  bounded.context = std::min(run.CachedTokens(), kMostKvTokens);
   plan.activations = ActivationBytes(spec, weights.matrices, bounded);
   plan.process = kProcessReserve + spec.vocab_size * (kSamplerBytes + kSequenceSamplerBytes * run.sequences);
   plan.process_peak = std::max(
@@ -153,14 +198,15 @@ Result<MemoryPlan> FitMemory(const DecoderSpec& spec, const WeightNeed& weights,
   const int64_t hard = HardContextLimit(spec);
   const int64_t trained = TrainedContext(spec);
   const bool asked = run.context > 0;
-  if (!asked) run.context = hard > 0 ? std::min(trained, hard) : trained;
-  if (asked && hard > 0 && run.context > hard) {
+  const bool bounded = run.bound.tokens > 0;
+  if (!asked) run.context = DefaultContext(spec, run);
+  if (asked && hard > 0 && run.context > hard && !Recomputes(run)) {
     return InvalidArgument("-c {} is beyond the model's {} learned positions", run.context, hard);
   }
   ASSIGN_OR_RETURN(MemoryPlan plan, PlanMemory(spec, weights, run));
   const int64_t wanted = run.context;
-  if (!asked && plan.Needed() > available) {
-    const int64_t fits = LongestContext(spec, weights, run, wanted, available);
+  if (!asked && !bounded && plan.Needed() > available) {
+    const int64_t fits = LongestCache(spec, weights, run, wanted, available);
     if (fits > 0) {
       run.context = fits;
       ASSIGN_OR_RETURN(plan, PlanMemory(spec, weights, run));
@@ -169,8 +215,13 @@ Result<MemoryPlan> FitMemory(const DecoderSpec& spec, const WeightNeed& weights,
     }
   }
   RETURN_IF_ERROR(CheckFits(plan, spec, weights, run, available));
-  if (asked && wanted > trained) {
+  // With sinks, and where tokens are run again, no position is beyond the cache.
+  const bool within = run.cache == CacheKind::kSink || Recomputes(run);
+  if (asked && wanted > trained && !within) {
     plan.note = fmt::format("context {} is beyond the {} tokens the model was trained on", wanted, trained);
+  } else if (bounded && plan.cached_tokens > trained) {
+    plan.note =
+        fmt::format("--cache keeps {} tokens, more than the {} the model was trained on", plan.cached_tokens, trained);
   }
   if (weights.mapped && plan.Needed() + plan.weights > available) {
     plan.note += fmt::format(
@@ -191,7 +242,7 @@ std::string MemoryPlan::Text(int64_t available) const {
   return fmt::format("needs {}, {} free: weights {} as {}{}, KV cache {} for {} tokens, activations {}, process {}",
                      GigabytesText(Needed()), GigabytesText(available), GigabytesText(weights), DTypeName(dtype),
                      weights_mapped ? " (mapped from the packed file: page cache, not counted)" : "",
-                     GigabytesText(kv_cache), context, GigabytesText(activations), GigabytesText(process));
+                     GigabytesText(kv_cache), cached_tokens, GigabytesText(activations), GigabytesText(process));
 }
 
 std::string GigabytesText(int64_t bytes) {

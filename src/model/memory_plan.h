@@ -46,7 +46,12 @@ WeightNeed NeedOfWeights(const WeightPlan& plan, bool mapped, int threads);
 struct RunShape {
   KvType kv_type = KvType::kBF16;
   CacheKind cache = CacheKind::kDynamic;
-  int64_t context = 0;         // tokens of the longest sequence; 0 (FitMemory only): the trained length, or what fits
+  /// What kWindow and kSink keep; with another kind the tokens that are run again at every step (A10). No tokens: the
+  /// cache holds the context.
+  KvBound bound;
+  /// Tokens of the longest sequence; 0 (FitMemory only): the trained length, or what fits, and with a bound as many as
+  /// positions allow.
+  int64_t context = 0;
   int64_t chunk = 512;         // most tokens of one forward pass
   int64_t sequences = 1;       // alive at once
   int64_t full_sequences = 1;  // of these, how many may fill the context; a static cache gives every sequence all of it
@@ -54,7 +59,13 @@ struct RunShape {
   bool round_weights = false;  // ExecContext's
   int threads = 1;
   const KernelSet* kernels = nullptr;
+
+  /// Tokens that the cache holds of the longest sequence.
+  int64_t CachedTokens() const { return bound.Reach(context); }
 };
+
+/// What the cache of such a run is made with; `layers` outlive the config. run.context must be set.
+KvCacheConfig CacheConfig(const DecoderSpec& spec, std::span<const KvLayerShape> layers, const RunShape& run);
 
 struct MemoryPlan {
   int64_t parameters = 0;
@@ -62,7 +73,8 @@ struct MemoryPlan {
   int64_t weights = 0;
   bool weights_mapped = false;
   KvType kv_type = KvType::kBF16;
-  int64_t context = 0;  // tokens
+  int64_t context = 0;        // tokens
+  int64_t cached_tokens = 0;  // of these, how many are kept at once
   int64_t kv_bytes_per_token = 0;
   int64_t kv_cache = 0;
   int64_t activations = 0;  // of forward passes and their logits
@@ -80,7 +92,8 @@ struct MemoryPlan {
 /// f32 for fp32 weights, else bf16.
 KvType DefaultKvType(DType weights);
 
-/// Upper bounds, and near ones (tests compare them with what runs take). Fails only for shapes that no cache can hold.
+/// Upper bounds, and near ones (tests compare them with what runs take). Fails only for shapes that no cache can hold
+/// and for bounded caches that the model's positions do not allow.
 Result<MemoryPlan> PlanMemory(const DecoderSpec& spec, const WeightNeed& weights, const RunShape& run);
 
 /// The plan for run.context, or for as many tokens as the model was trained on and `available` bytes hold (one

@@ -158,6 +158,45 @@ TEST(MemoryPlan, ARefusalSaysWhatIsNeededAndWhatHelps) {
             StatusCode::kResourceExhausted);
 }
 
+TEST(MemoryPlan, ABoundedCacheHoldsTextsOfAnyLength) {
+  const Planned planned = PlanOf("llama");
+  const auto fit = [&](CacheKind kind, KvBound bound, int64_t context = 0) {
+    RunShape run = ShapeFor(context);
+    run.cache = kind;
+    run.bound = bound;
+    auto plan = FitMemory(planned.spec, planned.weights, run, int64_t{1} << 40);
+    EXPECT_TRUE(plan.ok()) << plan.status().message();
+    return *plan;
+  };
+  const int64_t trained = planned.spec.context;
+  for (const CacheKind kind : {CacheKind::kWindow, CacheKind::kSink, CacheKind::kDynamic}) {
+    const int64_t sinks = kind == CacheKind::kSink ? 4 : 0;
+    const MemoryPlan plan = fit(kind, {32, sinks});
+    EXPECT_EQ(plan.context, kMostKvTokens);
+    EXPECT_EQ(plan.cached_tokens, 32);
+    EXPECT_EQ(plan.note, "");
+    EXPECT_THAT(plan.Text(1), HasSubstr("for 32 tokens"));
+    // Originals of the sinks' keys: 2 layers of 4 heads of 10, fp32.
+    EXPECT_EQ(plan.kv_cache - fit(CacheKind::kDynamic, {}, 32).kv_cache, sinks * 2 * 40 * 4);
+    EXPECT_EQ(fit(kind, {32, sinks}, 20).cached_tokens, 20);
+    // A long text is no news but to a window, whose positions are those of the text.
+    EXPECT_EQ(fit(kind, {32, sinks}, 10 * trained).note.empty(), kind != CacheKind::kWindow);
+    EXPECT_THAT(fit(kind, {2 * trained, sinks}).note, HasSubstr("more than the 96 the model was trained on"));
+  }
+}
+
+TEST(MemoryPlan, ABoundedCacheThatDoesNotFitIsNotShortened) {
+  const Planned planned = PlanOf("llama");
+  RunShape run = ShapeFor(0);
+  run.cache = CacheKind::kSink;
+  run.bound = {1'000'000, 4};
+  const Status refused = FitMemory(planned.spec, planned.weights, run, 100'000'000).status();
+  EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(refused.message(), AllOf(HasSubstr("for 1000000 tokens"), HasSubstr("a --cache of ")));
+  EXPECT_THAT(refused.message(), Not(HasSubstr("-c ")));
+  EXPECT_THAT(FitMemory(planned.spec, planned.weights, run, 1).status().message(), Not(HasSubstr("a --cache of ")));
+}
+
 TEST(MemoryPlan, SizesReadWell) {
   EXPECT_EQ(GigabytesText(1536), "1.5 kB");
   EXPECT_EQ(GigabytesText(12'345), "12 kB");

@@ -192,7 +192,7 @@ Result<MatView<float>> Model::Forward(ExecContext& ctx, const ForwardBatch& batc
       return InvalidArgument("the batch's sequences do not divide its {} tokens", tokens);
     }
     expected += sequence.count;
-    const int64_t end = cache.Length(sequence.seq) + sequence.count;
+    const int64_t end = cache.NextPosition(sequence.seq) + sequence.count;
     if (learned && end + learned->offset > learned->rows) {
       return InvalidArgument("position {} is beyond the model's table of {} learned positions; shorten the text", end,
                              learned->rows - learned->offset);

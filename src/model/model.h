@@ -27,7 +27,7 @@ struct WeightRules;
 struct ForwardSequence {
   SeqId seq = 0;
   int32_t first_token = 0;  // index into ForwardBatch::tokens
-  int32_t count = 0;        // new tokens, at positions Length(seq), Length(seq) + 1, …
+  int32_t count = 0;        // new tokens, at position NextPosition(seq) and behind; all that a bounded cache reserved
   /// Prompt plus the tokens that may follow, fixed when the sequence was admitted: RoPE scalings that depend on the
   /// length use it, so that cached keys stay right. 0: the trained context.
   int64_t planned_length = 0;

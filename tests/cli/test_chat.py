@@ -37,6 +37,15 @@ class Chat(CliTest):
         self.chat(*lines, args=["--temp", "0", "--cache", "none"])
         self.assertEqual(json.load(open(self.path("a.json"))), with_cache)
 
+    def test_a_conversation_longer_than_its_cache(self):
+        lines = ["Tell me a story.", "And then?", "And then?", "/stats", "/regen", "/stats"]
+        for cache in ("window:32", "sink:4,32", "recompute:32"):
+            run = self.chat(*lines, args=["--figures", "--cache", cache])
+            self.assertIn("the cache keeps up to 32", run.text)
+            turns = re.findall(r"(?m)^prefill .*$", run.err)
+            self.assertEqual(["cached" in turn for turn in turns[:2]], [False, not cache.startswith("recompute")], run)
+            self.assertNotIn("cached", turns[-1])  # what it would go on from has been dropped
+
     def test_save_and_load(self):
         file = self.path("talk.json")
         self.chat("Hello <|endoftext|> \\", "friend", f"/save {file}", args=["--system", "Be kind."])

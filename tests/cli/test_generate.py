@@ -65,9 +65,26 @@ class Generate(CliTest):
     def test_greedy_text_does_not_depend_on_how_it_is_computed(self):
         expected = self.ids("--temp", "0", "-n", "48")
         for args in (["--cache", "none"], ["--cache", "static"], ["--attention", "plain"], ["-t", "1"], ["-b", "3"],
-                     ["-c", "200"]):
+                     ["-c", "200"], ["--cache", "window:100"], ["--cache", "recompute:100"], ["--cache", "sink:4,100"]):
             with self.subTest(args):
                 self.assertEqual(self.ids("--temp", "0", "-n", "48", *args), expected)
+
+    def test_bounded_caches_write_on_beyond_the_trained_length(self):
+        for cache, tokens in [("window:40", 40), ("recompute:24", 24), ("sink:4,40", 40)]:
+            for kv_type in ("bf16", "i8", "i4"):
+                with self.subTest(cache=cache, kv_type=kv_type):
+                    args = ["-p", PROMPT, "-n", "300", "--ignore-eos", "--temp", "0", "--cache", cache, "--kv-type", kv_type]
+                    run = self.json(*args)
+                    self.assertEqual(len(run["token_ids"]), 300)
+                    self.assertEqual(run["memory_plan"]["cached_tokens"], tokens)
+                    self.assertLessEqual(run["memory"]["kv_cache_bytes"], run["memory_plan"]["kv_cache_bytes"])
+                    self.assertEqual(self.json(*args, "-t", "1")["token_ids"], run["token_ids"])
+        whole = self.json("-p", PROMPT, "-n", "2")["memory_plan"]["kv_cache_bytes"]
+        part = self.json("-p", PROMPT, "-n", "2", "--cache", "window:100")["memory_plan"]["kv_cache_bytes"]
+        self.assertEqual(2 * part, whole)  # one block of 128 tokens, not two
+        beams = self.json("-p", PROMPT, "-n", "40", "--num-beams", "3", "--num-return", "2", "--cache", "sink:4,24")
+        self.assertEqual(len(beams["samples"]), 2)
+        self.assertNotIn("beyond", self.ok("generate", "-p", PROMPT, "-n", "2", "--cache", "sink:4,40").err)
 
     def test_lengths(self):
         ids = self.ids("-n", "-1", "-c", "40", "--ignore-eos")

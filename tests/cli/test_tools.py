@@ -183,6 +183,34 @@ class Perplexity(CliTest):
         self.assertRegex(text, r"(?m)^divergence from .*demo: 0\.\d{5} nats per token; .* for [\d.]+ %$")
         self.fails("perplexity", "-f", file, "--reference", self.path("no"), says=self.path("no"))
 
+    def test_streams(self):
+        file = self.write("t.txt", "The king went into the wood and met a fox. " * 16)
+        tokens = len(self.ok("tokenize", "-f", file, "--json").json["ids"])
+        measure = lambda *args: self.ok("perplexity", "-f", file, "--mode", "stream", "--json", *args).json
+        whole = self.ok("perplexity", "-f", file, "--json").json  # in one window
+        for cache in ("dynamic", "none", "window:256", "sink:4,256", "recompute:256"):
+            result = measure("--cache", cache, "--series", "100")
+            self.assertEqual((result["tokens"], result["cache"], result["every"]), (tokens - 1, cache, 1))
+            self.assertAlmostEqual(result["nll"], whole["nll"], delta=1e-6)
+            self.assertEqual([entry["end"] for entry in result["series"]], [100, tokens] if tokens < 200 else [100, 200, tokens])
+            self.assertEqual(sum(entry["tokens"] for entry in result["series"]), tokens - 1)
+        for cache in ("window:24", "sink:4,24", "recompute:24"):
+            every, some = measure("--cache", cache), measure("--cache", cache, "--every", "5")
+            self.assertEqual((every["tokens"], some["tokens"]), (tokens - 1, (tokens - 1) // 5))
+            self.assertNotEqual(every["nll"], whole["nll"])
+        # Every token sees what a window of the text up to it would show.
+        ids = self.ok("tokenize", "-f", file, "--json").json["ids"]
+        data = self.ok("logits", "--tokens", ",".join(map(str, ids[59 - 24:59])), "--json").json["data"]
+        last = measure("--cache", "recompute:24", "--max-tokens", "60", "--every", "59")
+        self.assertAlmostEqual(last["nll"], -log_softmax(data, ids[59]), delta=1e-5)
+        text = self.ok("perplexity", "-f", file, "--mode", "stream", "--cache", "sink:4,24", "--every", "2").text
+        self.assertRegex(text, r"(?m)^up to token  perplexity, --cache sink:4,24\n +\d+  [\d.]+\n")
+        self.assertRegex(text, r"(?m)^perplexity [\d.]+ ± [\d.]+ \(\d+ tokens, every 2-th of the text, ")
+        self.fails("perplexity", "-p", TEXT * 40, "--mode", "stream", says=["the context holds 256", "-c"])
+        self.fails("perplexity", "-p", TEXT, "--mode", "stream", "--reference", DEMO, says="--reference")
+        self.fails("perplexity", "-p", TEXT, "--mode", "stream", "--stride", "5", says="--stride")
+        self.fails("perplexity", "-p", TEXT, "--every", "5", says="--every")
+
     def test_wrong_input(self):
         self.fails("perplexity", "-f", self.write("e.txt", ""), says="tokens")
         self.fails("perplexity", "-p", TEXT, "-c", "32", "--stride", "33", says=["--stride 33", "32"])
@@ -235,6 +263,16 @@ class Bench(CliTest):
             for key in ("bytes_per_s", "ops_per_s", "pct_of_limit"):
                 self.assertGreater(row[key], 0, key)
         self.fails("bench", "--kernels", "--formats", "q4_k,q9", says=['"q9"', "q4_0", "mxfp4"])
+
+    def test_bounded_caches(self):
+        rows = self.ok("bench", "--tests", "pp150,tg4@d150,tg4@b2@d90", "-r", "1", "--no-limits", "--json", "--cache",
+                       "sink:4,100").json
+        for row in rows:
+            self.assertEqual((row["cache"], row["memory_plan"]["cached_tokens"]), ("sink:4,100", min(100, 150)
+                             if row["test"] != "tg4@b2@d90" else 94))
+            self.assertLessEqual(row["memory"]["kv_cache_bytes"], row["memory_plan"]["kv_cache_bytes"])
+            self.assertLessEqual(row["memory"]["activation_peak_bytes"], row["memory_plan"]["activation_bytes"])
+        self.fails("bench", "--cache", "recompute:8", says=["--cache recompute:8", "bench"])
 
     def test_wrong_tests(self):
         self.fails("bench", "--tests", "pp", says=["--tests", '"pp"'])

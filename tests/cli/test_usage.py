@@ -66,6 +66,10 @@ class Usage(CliTest):
         self.fails("generate", "-n", code=2, says="needs a value")
         self.fails("generate", "-n", "ten", code=2, says=["--max-new-tokens", '"ten" is not a whole number'])
         self.fails("generate", "--cache", "paged", code=2, says=["--cache", "none|dynamic|static"])
+        self.fails("generate", "--cache", "window", code=2, says=["--cache", "window:256"])
+        self.fails("generate", "--cache", "sink:4,4", code=2, says=["--cache", "sink:4,4", "5 or more"])
+        self.fails("generate", "--cache", "sink:0,64", code=2, says=["--cache", "window:64"])
+        self.fails("generate", "--cache", "recompute:0", code=2, says=["--cache", "recompute:0"])
         self.fails("inspect", "a", "b", code=2, says='unexpected argument "b"')
 
     def test_sampling_parameters_out_of_range(self):

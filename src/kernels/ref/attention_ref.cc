@@ -75,7 +75,8 @@ void AddCodes(const AttentionArgs& args, int64_t head, int64_t token, int64_t be
     if (!std::isnan(value.scale)) scale = std::max(scale, value.scale);
     if (std::isnan(value.scale) && p[slot - begin] != 0.0f) poisoned = true;
   }
-  const float inverse = greatest > 0.0f ? 1.0f / greatest : 0.0f;
+  // Weights so small that their inverse is no number count as none, as in the fast kernels.
+  const float inverse = greatest >= 0x1p-125f ? 1.0f / greatest : 0.0f;
   const float to_integer = scale > 0.0f ? kMostInteger / scale : 0.0f;
   const float factor = poisoned ? std::numeric_limits<float>::quiet_NaN() : scale / kMostInteger * greatest;
   int32_t sums[kMaxHeadDim] = {};
