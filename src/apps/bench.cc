@@ -205,7 +205,7 @@ class BenchVerb final : public Verb {
       const RunShape run = Shape(test, {.dtypes = {model.dtype()}}, ctx);
       ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache,
                        MakeKvCache(run.cache, CacheConfig(model.spec(), model.kv_shapes(), run)));
-      StepRunner runner(model, *cache, ctx, std::max(chunk_, test.batch), model_.plain_attention);
+      StepRunner runner(model, *cache, ctx, std::max(chunk_, test.batch), model_.attention);
       ASSIGN_OR_RETURN(rows[i].result, RunBenchTest(test, repetitions_, model, *cache, runner, meter));
       rows[i].memory = ReportMemory(model);
     }
@@ -242,6 +242,7 @@ class BenchVerb final : public Verb {
                                  {"threads", ctx.pool->size()},
                                  {"kernels", KernelSetName(*ctx.kernels)},
                                  {"cache", model_.cache.Text()},
+                                 {"attention", AttentionText(model_.attention)},
                                  {"test", result.test.Name()},
                                  {"tok_s_mean", result.Mean()},
                                  {"tok_s_sd", result.StandardDeviation()},

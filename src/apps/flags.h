@@ -130,9 +130,9 @@ class FlagTable {
         show);
   }
 
-  /// Anything that `set` can read; `show` gives the value now, in the same form.
-  Flag& Custom(std::string_view names, std::string_view placeholder, std::function<Status(std::string_view)> set,
-               std::function<std::string()> show, std::string_view help) {
+  /// A value with a syntax of its own. `set` parses and stores it, `show` says what is stored.
+  Flag& Parsed(std::string_view names, std::string_view placeholder, std::string_view help,
+               std::function<Status(std::string_view)> set, std::function<std::string()> show) {
     return AddValue(names, placeholder, "", help, {}, std::move(set), std::move(show));
   }
 

@@ -16,6 +16,14 @@ namespace {
 constexpr int64_t kMaxContext = int64_t{1} << 30;
 constexpr std::string_view kCaches = "none|dynamic|static|window:L|recompute:L|sink:S,L";
 
+struct PatternName {
+  AttentionPattern pattern;
+  std::string_view name;
+};
+constexpr PatternName kPatternNames[] = {
+    {AttentionPattern::kLocal, "local"}, {AttentionPattern::kAtrous, "atrous"}, {AttentionPattern::kSparse, "sparse"}};
+constexpr std::string_view kAlternate = ",alternate";
+
 }  // namespace
 
 void ModelFlags::AddModel(FlagTable& flags) {
@@ -67,16 +75,16 @@ void ModelFlags::AddBatch(FlagTable& flags) {
 }
 
 void ModelFlags::AddCache(FlagTable& flags) {
-  flags.Custom(
+  flags.Parsed(
       "--cache", kCaches,
+      "KV cache: recompute everything (K1), grow (K2) or allocate the whole context ahead (K3). For texts of any "
+      "length: keep the last L tokens (A9), run the last L tokens again at every step (A10), or keep the first S "
+      "tokens and the last L - S (A11, StreamingLLM).",
       [this](std::string_view text) -> Status {
         ASSIGN_OR_RETURN(cache, ParseCachePolicy(text));
         return OkStatus();
       },
-      [this] { return cache.Text(); },
-      "KV cache: recompute everything (K1), grow (K2) or allocate the whole context ahead (K3). For texts of any "
-      "length: keep the last L tokens (A9), run the last L tokens again at every step (A10), or keep the first S "
-      "tokens and the last L - S (A11, StreamingLLM).");
+      [this] { return cache.Text(); });
 }
 
 Result<CachePolicy> ParseCachePolicy(std::string_view text) {
@@ -113,8 +121,16 @@ Result<CachePolicy> ParseCachePolicy(std::string_view text) {
 }
 
 void ModelFlags::AddAttention(FlagTable& flags) {
-  flags.Choice("--attention", &plain_attention, {{"plain", true}, {"flash", false}},
-               "Attention by whole score matrices (A1) or in tiles (A2).");
+  flags.Parsed(
+      "--attention", "KIND",
+      "Attention to every key, by whole score matrices (plain, A1) or in tiles (flash, A2); or in tiles to keys at "
+      "some distances only, the others left out of the work: up to K (local:K, A7), 0, K, 2K, … (atrous:K, A6), both "
+      "(sparse:K, A8), or local in even and atrous in odd layers (sparse:K,alternate).",
+      [this](std::string_view text) -> Status {
+        ASSIGN_OR_RETURN(attention, ParseAttention(text));
+        return OkStatus();
+      },
+      [this] { return AttentionText(attention); });
 }
 
 void ModelFlags::AddPreTokenizer(FlagTable& flags) {
@@ -161,12 +177,42 @@ EngineOptions ModelFlags::Options() const {
   options.threads = threads.value_or(0);
   options.context = context.value_or(0);
   options.cache = cache;
-  options.plain_attention = plain_attention;
+  options.attention = attention;
   options.exact_prefill = exact_prefill;
   options.prefill_chunk = batch;
   options.max_sequences = 1;
   options.pre_tokenizer = pre_tokenizer;
   return options;
+}
+
+Result<AttentionMode> ParseAttention(std::string_view text) {
+  if (text == "flash") return AttentionMode{};
+  if (text == "plain") return AttentionMode{.plain = true};
+  const size_t colon = text.find(':');
+  const std::string_view name = text.substr(0, colon);
+  for (const auto& [pattern, known] : kPatternNames) {
+    if (name != known) continue;
+    if (colon == text.npos) return InvalidArgument("\"{}\" needs a distance, as in {}:64", text, known);
+    std::string_view rest = text.substr(colon + 1);
+    AttentionMode mode{.pattern = pattern};
+    if (pattern == AttentionPattern::kSparse && rest.ends_with(kAlternate)) {
+      mode.pattern = AttentionPattern::kAlternating;
+      rest.remove_suffix(kAlternate.size());
+    }
+    auto k = internal::ParseInt(rest, 1, kMaxPatternK);
+    if (!k.ok()) return k.status().WithContext(known);
+    mode.k = *k;
+    return mode;
+  }
+  return InvalidArgument("\"{}\" is none of plain, flash, local:K, atrous:K, sparse:K and sparse:K,alternate", text);
+}
+
+std::string AttentionText(const AttentionMode& mode) {
+  if (mode.pattern == AttentionPattern::kAll) return mode.plain ? "plain" : "flash";
+  const bool alternating = mode.pattern == AttentionPattern::kAlternating;
+  const AttentionPattern named = alternating ? AttentionPattern::kSparse : mode.pattern;
+  const auto* const entry = std::ranges::find(kPatternNames, named, &PatternName::pattern);
+  return fmt::format("{}:{}{}", entry->name, mode.k, alternating ? kAlternate : "");
 }
 
 Result<std::filesystem::path> FindModel(const std::string& model) {

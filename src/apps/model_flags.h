@@ -24,7 +24,7 @@ struct ModelFlags {
   std::optional<int64_t> context;
   int64_t batch = 512;
   CachePolicy cache;
-  bool plain_attention = false;
+  AttentionMode attention;
   bool exact_prefill = false;
   std::string pre_tokenizer;
   int64_t memory_limit = 0;  // bytes; 0: what is free
@@ -51,6 +51,11 @@ struct ModelFlags {
   /// Sets the process's memory limit to --memory-limit.
   void ApplyMemoryLimit() const;
 };
+
+/// "flash", "plain", "local:K", "atrous:K", "sparse:K" or "sparse:K,alternate".
+Result<AttentionMode> ParseAttention(std::string_view text);
+/// The same text from a mode.
+std::string AttentionText(const AttentionMode& mode);
 
 /// `model`, or when it is empty the demonstration model: $KVASIR_DEMO_MODEL, else models/demo two levels above the
 /// program (a build folder inside the source tree), else share/kvasir/models/demo beside an installed program's bin.

@@ -56,5 +56,48 @@ TEST(CacheFlag, WrongPoliciesAreNamed) {
   }
 }
 
+TEST(AttentionFlag, ParsesEveryKindAndSaysItAgain) {
+  const std::pair<const char*, AttentionMode> cases[] = {
+      {"flash", {}},
+      {"plain", {.plain = true}},
+      {"local:1", {.pattern = AttentionPattern::kLocal, .k = 1}},
+      {"atrous:64", {.pattern = AttentionPattern::kAtrous, .k = 64}},
+      {"sparse:1073741824", {.pattern = AttentionPattern::kSparse, .k = kMaxPatternK}},
+      {"sparse:32,alternate", {.pattern = AttentionPattern::kAlternating, .k = 32}},
+  };
+  for (const auto& [text, mode] : cases) {
+    ModelFlags flags;
+    FlagTable table;
+    flags.AddAttention(table);
+    const std::string args[] = {"--attention", text};
+    ASSERT_TRUE(ParseFlags(table, args).ok()) << text;
+    EXPECT_EQ(flags.Options().attention, mode) << text;
+    EXPECT_EQ(AttentionText(flags.attention), text);
+  }
+}
+
+TEST(AttentionFlag, RefusesTheRestAndSaysWhy) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"local:0", "local: 0 is out of range (1 … 1073741824)"},
+      {"sparse:-3", "sparse: -3 is out of range"},
+      {"atrous:1073741825", "out of range"},
+      {"atrous:99999999999999999999", "out of range"},
+      {"atrous:x", "atrous: \"x\" is not a whole number"},
+      {"atrous:8,alternate", "not a whole number"},
+      {"sparse:,alternate", "\"\" is not a whole number"},
+      {"sparse:8,alternating", "not a whole number"},
+      {"local", "\"local\" needs a distance, as in local:64"},
+      {"local:", "\"\" is not a whole number"},
+      {"", "is none of plain, flash, local:K"},
+      {"flash:3", "\"flash:3\" is none of"},
+      {"strided:4", "\"strided:4\" is none of plain, flash, local:K, atrous:K, sparse:K and sparse:K,alternate"},
+  };
+  for (const auto& [text, message] : cases) {
+    const auto mode = ParseAttention(text);
+    ASSERT_EQ(mode.status().code(), StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(mode.status().message(), HasSubstr(message));
+  }
+}
+
 }  // namespace
 }  // namespace kvasir::apps

@@ -146,7 +146,7 @@ TEST(BoundedCaches, PassesOfAPromptDependOnItsPositionsAlone) {
                                                                                        .max_sequences = 2,
                                                                                        .bound = policy.bound,
                                                                                        .rotated_keys = true});
-      StepRunner runner(**model, **cache, ctx, 20, false);
+      StepRunner runner(**model, **cache, ctx, 20, {});
       return use(runner, **cache);
     };
     using Rows = std::vector<std::vector<float>>;

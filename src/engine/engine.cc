@@ -96,7 +96,7 @@ RunShape PlannedRun(const EngineOptions& options, const WeightNeed& weights, int
           .context = options.context,
           .chunk = options.prefill_chunk,
           .sequences = options.max_sequences,
-          .plain_attention = options.plain_attention,
+          .attention = options.attention,
           .round_weights = !options.exact_prefill,
           .threads = threads,
           .kernels = &kernels};
@@ -122,6 +122,10 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
                            options.prefill_chunk, options.max_sequences);
   }
   RETURN_IF_ERROR(options.cache.Validate().WithContext("--cache"));
+  const AttentionMode& attention = options.attention;
+  if (attention.pattern != AttentionPattern::kAll && (attention.k < 1 || attention.k > kMaxPatternK)) {
+    return InvalidArgument("an attention pattern of distance {}; 1 to {} are possible", attention.k, kMaxPatternK);
+  }
   auto impl = std::make_unique<Impl>();
   impl->options = options;
   impl->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : AvailableProcessors());
@@ -158,7 +162,7 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
   ASSIGN_OR_RETURN(impl->model, Model::Load(options.model, load, *impl->pool));
   ASSIGN_OR_RETURN(impl->cache,
                    MakeKvCache(impl->run.cache, CacheConfig(impl->model->spec(), impl->model->kv_shapes(), impl->run)));
-  impl->runner.emplace(*impl->model, *impl->cache, impl->ctx, options.prefill_chunk, options.plain_attention);
+  impl->runner.emplace(*impl->model, *impl->cache, impl->ctx, options.prefill_chunk, options.attention);
   impl->load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }

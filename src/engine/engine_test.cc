@@ -64,6 +64,71 @@ TEST(Engine, GreedyTextIsTheSameForEveryCacheChunkAndThreadCount) {
   }
 }
 
+constexpr AttentionMode kPatterns[] = {{.pattern = AttentionPattern::kLocal, .k = 9},
+                                       {.pattern = AttentionPattern::kAtrous, .k = 3},
+                                       {.pattern = AttentionPattern::kSparse, .k = 7},
+                                       {.pattern = AttentionPattern::kAlternating, .k = 6}};
+
+/// On the demonstration model, after a hundred tokens.
+GenerationRequest LongRequest() {
+  GenerationRequest request = Request(24);
+  for (TokenId id = 300; request.prompt.size() < 100; id += 37) request.prompt.push_back(id);
+  return request;
+}
+EngineOptions DemoOptions(const AttentionMode& attention) {
+  EngineOptions options = Options();
+  options.model = std::string(KVASIR_SOURCE_DIR) + "/models/demo";
+  options.attention = attention;
+  return options;
+}
+
+TEST(Engine, GreedyTextOfEveryPatternIsTheSameForEveryCacheChunkAndThreadCount) {
+  const std::vector<TokenId> full = Ids(*LoadOrDie(DemoOptions({})), LongRequest());
+  for (const AttentionMode& attention : kPatterns) {
+    EngineOptions options = DemoOptions(attention);
+    const std::vector<TokenId> expected = Ids(*LoadOrDie(options), LongRequest());
+    ASSERT_EQ(expected.size(), 24u);
+    EXPECT_NE(expected, full);
+    for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+      for (const auto& [threads, chunk] : {std::pair<int, int64_t>{1, 7}, {3, 64}, {2, 1}}) {
+        options.cache = {cache};
+        options.threads = threads;
+        options.prefill_chunk = chunk;
+        EXPECT_EQ(Ids(*LoadOrDie(options), LongRequest()), expected);
+      }
+    }
+  }
+}
+
+TEST(Engine, PatternsAreThoseOfPlainAttentionWithTheSameMask) {
+  const auto logits_of = [](const AttentionMode& attention) {
+    EngineOptions options = DemoOptions(attention);
+    options.dtype = DType::kF32;
+    std::vector<float> all;
+    EXPECT_TRUE(LoadOrDie(options)
+                    ->ForEachLogits(LongRequest().prompt, 0,
+                                    [&](int64_t, MatView<const float> logits) {
+                                      all.insert(all.end(), logits.data, logits.data + logits.rows * logits.cols);
+                                      return OkStatus();
+                                    })
+                    .ok());
+    return all;
+  };
+  for (AttentionMode attention : kPatterns) {
+    const std::vector<float> tiled = logits_of(attention);
+    attention.plain = true;
+    const std::vector<float> plain = logits_of(attention);
+    ASSERT_EQ(tiled.size(), plain.size());
+    float largest = 0;
+    float worst = 0;
+    for (size_t i = 0; i < plain.size(); ++i) {
+      largest = std::max(largest, std::abs(plain[i]));
+      worst = std::max(worst, std::abs(plain[i] - tiled[i]));
+    }
+    EXPECT_LE(worst, 1e-4f * largest);
+  }
+}
+
 TEST(Engine, LogitsDoNotDependOnChunksOrThreads) {
   const auto logits_of = [](int64_t chunk, int threads) {
     EngineOptions options = Options(CacheMode::kDynamic, threads);
@@ -311,6 +376,11 @@ TEST(Engine, BadOptionsAreNamed) {
   options = Options();
   options.threads = -1;
   EXPECT_THAT(Engine::Load(options).status().message(), HasSubstr("threads"));
+  for (int64_t k : {int64_t{-1}, int64_t{0}, kMaxPatternK + 1}) {
+    options = Options();
+    options.attention = {.pattern = AttentionPattern::kAtrous, .k = k};
+    EXPECT_THAT(Engine::Load(options).status().message(), HasSubstr("an attention pattern of distance"));
+  }
   options = Options();
   options.context = int64_t{1} << 39;
   EXPECT_EQ(Engine::Load(options).status().code(), StatusCode::kResourceExhausted);
@@ -345,12 +415,29 @@ TEST(Engine, APlanIsAboveWhatARunTakesAndNotFar) {
         options.model = std::string(KVASIR_FIXTURES) + "/models/" + name;
         options.max_sequences = 1;
         options.prefill_chunk = chunk;
-        options.plain_attention = plain;
+        options.attention.plain = plain;
         const std::string what = fmt::format("{}, chunks of {}{}", name, chunk, plain ? ", plain attention" : "");
         // The tables of these hold no more positions.
         const bool learned = std::string_view(name) == "opt-350m" || std::string_view(name) == "gpt2";
         options.context = learned ? 0 : 1500;
         ExpectNearPlan(options, what);
+      }
+    }
+  }
+}
+
+TEST(Engine, APlanIsAboveWhatPatternsTakeAndNotFar) {
+  for (const char* name : {"llama", "falcon-7b", "bloom", "gemma2"}) {
+    for (const AttentionMode& attention : kPatterns) {
+      for (int64_t chunk : {64, 512}) {
+        EngineOptions options = Options();
+        options.model = std::string(KVASIR_FIXTURES) + "/models/" + name;
+        options.max_sequences = 1;
+        options.prefill_chunk = chunk;
+        options.attention = attention;
+        options.context = 1500;
+        ExpectNearPlan(options,
+                       fmt::format("{}, chunks of {}, pattern {}", name, chunk, static_cast<int>(attention.pattern)));
       }
     }
   }

@@ -25,12 +25,12 @@ class RoundingAllowed {
 }  // namespace
 
 StepRunner::StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int64_t prefill_chunk,
-                       bool plain_attention)
+                       AttentionMode attention)
     : model_(model),
       cache_(cache),
       ctx_(ctx),
       prefill_chunk_(std::max<int64_t>(prefill_chunk, 1)),
-      plain_attention_(plain_attention) {}
+      attention_(attention) {}
 
 int64_t StepRunner::PassTokens(SeqId seq) const {
   const KvBound bound = cache_.bound();
@@ -55,7 +55,7 @@ Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> seq
   batch.tokens = std::move(tokens);
   batch.sequences = std::move(sequences);
   batch.output_rows = std::move(output_rows);
-  batch.plain_attention = plain_attention_;
+  batch.attention = attention_;
   const RoundingAllowed rounding(ctx_, batch.sequences.size() == 1);
   ctx_.scratch->Reset();
   ASSIGN_OR_RETURN(MatView<float> hidden, model_.Forward(ctx_, batch, cache_));

@@ -31,7 +31,7 @@ struct StepInput {
 class StepRunner {
  public:
   /// All references outlive the runner. `prefill_chunk` bounds the tokens of one forward pass.
-  StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int64_t prefill_chunk, bool plain_attention);
+  StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int64_t prefill_chunk, AttentionMode attention);
 
   /// Runs and commits the inputs. Returns logits after each input's last token: [inputs, vocab] fp32, valid until the
   /// next call. A cache that is full is ResourceExhausted; nothing is lost then but the inputs of this call.
@@ -57,7 +57,7 @@ class StepRunner {
   KvCache& cache_;
   ExecContext& ctx_;
   int64_t prefill_chunk_;
-  bool plain_attention_;
+  AttentionMode attention_;
   Arena logits_arena_;
 };
 

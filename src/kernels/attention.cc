@@ -1,5 +1,6 @@
 // Plans attention: which rows of which sequence and KV head, over which chunks of KV, make a task. Results do not
-// depend on the plan, because chunks are computed from fresh starts and merged in order whatever the tasks are.
+// depend on the plan, because chunks are computed from fresh starts and merged in order whatever the tasks are. What
+// a stride leaves of the keys is attended to before (attention_strided.h), and merged behind a row's last chunk.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -7,6 +8,8 @@
 #include "base/checked.h"
 #include "kernels/attention_check.h"
 #include "kernels/attention_kernels.h"
+#include "kernels/attention_state.h"
+#include "kernels/attention_strided.h"
 #include "kernels/kernel_set.h"
 #include "kernels/ops.h"
 
@@ -27,6 +30,8 @@ constexpr int64_t kLongestRun = 8;
 
 /// The tasks of one sequence: [kv_heads][blocks of rows] or, when split, [kv_heads][runs of chunks].
 struct SequencePlan {
+  AttentionArgs args;     // without a stride
+  StridedResult strided;  // null: there is none
   int64_t first_task = 0;
   int64_t tasks_per_head = 0;
   int64_t rows = 0;  // per KV head
@@ -51,29 +56,36 @@ ChunkRange ChunksOf(const AttentionArgs& args, int64_t first, int64_t last) {
   return {low / kChunkSlots, CeilDiv(high, kChunkSlots)};
 }
 
-AttentionState StateAt(float* memory, int64_t rows, int64_t head_dim) {
-  return {memory, memory + rows, memory + RoundUp(2 * rows, 16), AttentionStateStride(head_dim)};
-}
+/// What is left of a pattern beside its strided part; of atrous attention, nothing.
+bool HasDensePart(const AttentionArgs& args) { return !IsStrided(args) || HasLocalPart(args); }
 
-void ClearState(const AttentionState& state, int64_t rows) {
-  std::fill(state.max, state.max + rows, 0.0f);
-  std::fill(state.sum, state.sum + rows, 0.0f);
+AttentionArgs DensePart(const AttentionArgs& args) {
+  AttentionArgs dense = args;
+  if (IsStrided(args)) {
+    dense.window = args.window > 0 ? std::min(args.window, args.local + 1) : args.local + 1;
+    dense.stride = dense.local = 0;
+  }
+  return dense;
 }
 
 class Plan {
  public:
-  Plan(ExecContext& ctx, std::span<const AttentionArgs> sequences) : ctx_(ctx), sequences_(sequences) {}
+  explicit Plan(ExecContext& ctx) : ctx_(ctx) {}
 
-  Status Prepare() {
-    const auto count = static_cast<int64_t>(sequences_.size());
-    ASSIGN_OR_RETURN(plans_, ctx_.scratch->Allocate<SequencePlan>(count));
+  /// strided: of each sequence, or null when none has such a part.
+  Status Prepare(std::span<const AttentionArgs> sequences, const StridedResult* strided) {
+    ASSIGN_OR_RETURN(plans_, ctx_.scratch->Allocate<SequencePlan>(static_cast<int64_t>(sequences.size())));
     int64_t head_dim = 1;
     int64_t partial_floats = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      SequencePlan& plan = *std::construct_at(plans_ + i);
-      RETURN_IF_ERROR(PrepareSequence(sequences_[i], &plan, &partial_floats));
-      head_dim = std::max<int64_t>(head_dim, sequences_[i].kv.head_dim);
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      if (!HasDensePart(sequences[i])) continue;
+      SequencePlan& plan = *std::construct_at(plans_ + count_++);
+      plan.args = DensePart(sequences[i]);
+      if (strided != nullptr) plan.strided = strided[i];
+      RETURN_IF_ERROR(PrepareSequence(plan.args, &plan, &partial_floats));
+      head_dim = std::max<int64_t>(head_dim, plan.args.kv.head_dim);
     }
+    if (tasks_ == 0) return OkStatus();
     worker_floats_ = AttentionScratchFloats(head_dim) + AttentionStateFloats(kTaskRows, head_dim);
     ASSIGN_OR_RETURN(worker_memory_, ctx_.scratch->Allocate<float>(worker_floats_ * ctx_.pool->size()));
     return OkStatus();
@@ -82,10 +94,10 @@ class Plan {
   int64_t tasks() const { return tasks_; }
 
   void RunTask(int64_t index, int worker) const {
-    const SequencePlan* plan = std::upper_bound(plans_, plans_ + sequences_.size(), index,
+    const SequencePlan* plan = std::upper_bound(plans_, plans_ + count_, index,
                                                 [](int64_t i, const SequencePlan& p) { return i < p.first_task; }) -
                                1;
-    const AttentionArgs& args = sequences_[static_cast<size_t>(plan - plans_)];
+    const AttentionArgs& args = plan->args;
     float* memory = worker_memory_ + worker * worker_floats_;
     const int64_t at = index - plan->first_task;
     const auto head = static_cast<int32_t>(at / plan->tasks_per_head);
@@ -133,6 +145,7 @@ class Plan {
     const ChunkRange chunks = ChunksOf(args, task.row_begin / group, (task.row_begin + task.rows - 1) / group);
     const AttentionKernels& kernels = *ctx_.kernels->attention;
     kernels.attend(task, chunks.begin, chunks.end, scratch, state, 0);
+    MergeStrided(task, plan.strided, scratch, state);
     kernels.store(task, state);
   }
 
@@ -152,48 +165,90 @@ class Plan {
     if (plan.waiting[head].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
     // The last one to finish merges all, from the first chunk on.
     for (int64_t i = 1; i < count; ++i) kernels.merge(state(i), task.rows, state(0));
+    MergeStrided(task, plan.strided, scratch, state(0));
     kernels.store(task, state(0));
   }
 
+  /// Adds the strided part of the task's rows, whose accumulators are in args.out. scratch: that of attend.
+  void MergeStrided(const AttentionTask& task, const StridedResult& strided, float* scratch,
+                    const AttentionState& into) const {
+    if (strided.max == nullptr) return;
+    const AttentionArgs& args = *task.args;
+    const int64_t head_dim = args.kv.head_dim;
+    const int64_t group = args.n_heads / args.kv.kv_heads;
+    const AttentionState state = StateAt(scratch, task.rows, head_dim);
+    for (int32_t r = 0; r < task.rows; ++r) {
+      const int64_t token = (task.row_begin + r) / group;
+      const int64_t query_head = task.head * group + (task.row_begin + r) % group;
+      state.max[r] = strided.max[token * args.n_heads + query_head];
+      state.sum[r] = strided.sum[token * args.n_heads + query_head];
+      const float* out = args.out.row(token) + query_head * head_dim;
+      float* acc = state.acc + r * state.stride;
+      for (int64_t i = 0; i < head_dim; ++i) acc[i] = out[i] * state.sum[r];
+      std::fill(acc + head_dim, acc + state.stride, 0.0f);
+    }
+    ctx_.kernels->attention->merge(state, task.rows, into);
+  }
+
   ExecContext& ctx_;
-  std::span<const AttentionArgs> sequences_;
   SequencePlan* plans_ = nullptr;
+  int64_t count_ = 0;  // of plans_
   int64_t tasks_ = 0;
   float* worker_memory_ = nullptr;
   int64_t worker_floats_ = 0;
 };
+
+Status AttendAll(ExecContext& ctx, std::span<const AttentionArgs> sequences) {
+  StridedResult* strided = nullptr;
+  if (std::ranges::any_of(sequences, IsStrided)) {
+    const auto count = static_cast<int64_t>(sequences.size());
+    ASSIGN_OR_RETURN(strided, ctx.scratch->Allocate<StridedResult>(count));
+    std::uninitialized_fill_n(strided, count, StridedResult{});
+    RETURN_IF_ERROR(AttendStrided(ctx, sequences, strided));
+  }
+  Plan plan(ctx);
+  RETURN_IF_ERROR(plan.Prepare(sequences, strided));
+  ctx.pool->ParallelFor(plan.tasks(), 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) plan.RunTask(i, worker);
+  });
+  for (const AttentionArgs& args : sequences) CountAttention(args, &ctx.counters);
+  return OkStatus();
+}
+
+/// What Plan takes at most.
+int64_t DenseScratchBytes(const AttentionShape& shape) {
+  constexpr int64_t kFloat = sizeof(float);
+  const int64_t rows = shape.tokens * (shape.n_heads / shape.kv_heads);
+  const int64_t stride = AttentionStateStride(shape.head_dim);
+  const int64_t worker = AttentionScratchFloats(shape.head_dim) + AttentionStateFloats(kTaskRows, shape.head_dim);
+  // Sequences of at most kTaskRows rows may be split; the sum over all of them of heads · chunks · state_floats.
+  const int64_t split = std::min(shape.sequences, rows);
+  const int64_t split_rows = std::min(rows, split * kTaskRows);
+  const int64_t chunks = CeilDiv(shape.slots, kChunkSlots);
+  const int64_t states = shape.kv_heads * chunks * (split_rows * (2 + stride) + 15 * split);
+  const int64_t partials = shape.threads > 1 && chunks > 1 ? std::min(states, kMaxPartialFloats) : 0;
+  const int64_t waiting =
+      split * Arena::Occupied(shape.kv_heads * static_cast<int64_t>(sizeof(std::atomic<int32_t>))) + split * 64;
+  return Arena::Occupied(worker * shape.threads * kFloat) + Arena::Occupied(partials * kFloat) + waiting;
+}
 
 }  // namespace
 
 Status Attention(ExecContext& ctx, std::span<const AttentionArgs> sequences) {
   for (const AttentionArgs& args : sequences) RETURN_IF_ERROR(CheckAttentionArgs(args));
   const Arena::Mark mark = ctx.scratch->GetMark();
-  Plan plan(ctx, sequences);
-  const Status status = plan.Prepare();
-  if (status.ok()) {
-    ctx.pool->ParallelFor(plan.tasks(), 1, [&](int64_t begin, int64_t end, int worker) {
-      for (int64_t i = begin; i < end; ++i) plan.RunTask(i, worker);
-    });
-    for (const AttentionArgs& args : sequences) CountAttention(args, &ctx.counters);
-  }
+  const Status status = AttendAll(ctx, sequences);
   ctx.scratch->Rewind(mark);
   return status;
 }
 
-int64_t AttentionScratchBytes(int threads, int64_t kv_heads, int64_t head_dim, int64_t rows, int64_t slots,
-                              int64_t sequences) {
-  constexpr int64_t kFloat = sizeof(float);
-  const int64_t worker = AttentionScratchFloats(head_dim) + AttentionStateFloats(kTaskRows, head_dim);
-  // Sequences of at most kTaskRows rows may be split; the sum over all of them of heads · chunks · state_floats.
-  const int64_t split = std::min(sequences, rows);
-  const int64_t split_rows = std::min(rows, split * kTaskRows);
-  const int64_t chunks = CeilDiv(slots, kChunkSlots);
-  const int64_t states = kv_heads * chunks * (split_rows * (2 + AttentionStateStride(head_dim)) + 15 * split);
-  const int64_t partials = threads > 1 && chunks > 1 ? std::min(states, kMaxPartialFloats) : 0;
-  const int64_t waiting =
-      split * Arena::Occupied(kv_heads * static_cast<int64_t>(sizeof(std::atomic<int32_t>))) + split * 64;
-  return Arena::Occupied(sequences * static_cast<int64_t>(sizeof(SequencePlan))) +
-         Arena::Occupied(worker * threads * kFloat) + Arena::Occupied(partials * kFloat) + waiting;
+int64_t AttentionScratchBytes(const AttentionShape& shape) {
+  const int64_t plans = Arena::Occupied(shape.sequences * static_cast<int64_t>(sizeof(SequencePlan)));
+  if (shape.stride <= 1) return plans + DenseScratchBytes(shape);
+  const StridedScratch strided = StridedScratchBytes(shape);
+  const int64_t dense = plans + (shape.local > 0 ? DenseScratchBytes(shape) : 0);
+  return Arena::Occupied(shape.sequences * static_cast<int64_t>(sizeof(StridedResult))) + strided.results +
+         std::max(strided.running, dense);
 }
 
 }  // namespace kvasir

@@ -27,35 +27,46 @@ Status CheckAttentionArgs(const AttentionArgs& args) {
     return InvalidArgument("[attention] {} rows from slot {} on in a view of {} slots", args.q.rows, args.first_slot,
                            kv.length);
   }
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  for (const int64_t distance : {args.min_distance, args.stride, args.local}) {
+    if (distance < 0 || distance > kMost) {
+      return InvalidArgument("[attention] a least distance of {}, a stride of {} and {} local; 0 to {} are possible",
+                             args.min_distance, args.stride, args.local, kMost);
+    }
+  }
   return OkStatus();
 }
+
+namespace {
+
+/// Keys from position `low` on that a token at `own` sees.
+int64_t CountSeen(const AttentionArgs& args, int64_t own, int64_t low) {
+  if (args.window > 0) low = std::max(low, own - args.window + 1);
+  const int64_t farthest = own - low;
+  if (args.stride <= 1) return std::max<int64_t>(farthest - args.min_distance + 1, 0);
+  const int64_t local = std::min(args.local, farthest);
+  // Multiples of the stride up to the farthest, without those up to the last distance that is counted already.
+  const int64_t counted = std::max(local, args.min_distance - 1);
+  const int64_t multiples = farthest > counted ? farthest / args.stride - counted / args.stride : 0;
+  return std::max<int64_t>(local - args.min_distance + 1, 0) + multiples;
+}
+
+}  // namespace
 
 void CountAttention(const AttentionArgs& args, OpCounters* counters) {
   const KvView& kv = args.kv;
   const int64_t tokens = args.q.rows;
   if (tokens == 0) return;
+  // Where slots have positions of their own they are nearly all taken, and the rows are the last of them.
+  const int64_t end_seen = kv.positions == nullptr ? args.first_slot + tokens : kv.length;
   int64_t pairs = 0;
-  int64_t first_seen = kv.first_valid;
-  int64_t end_seen = kv.length;
-  if (kv.positions == nullptr) {
-    end_seen = args.first_slot + tokens;
-    if (args.window > 0) first_seen = std::max(first_seen, args.first_slot - args.window + 1);
-    for (int64_t t = 0; t < tokens; ++t) {
-      const int64_t own = args.first_slot + t;
-      const int64_t low = args.window > 0 ? std::max(kv.first_valid, own - args.window + 1) : kv.first_valid;
-      pairs += std::max<int64_t>(own + 1 - low, 0);
-    }
-  } else {
-    // What the first row sees is counted, and one slot more for each that follows.
-    const int64_t own = kv.positions[args.first_slot];
-    for (int64_t slot = kv.first_valid; slot < kv.length; ++slot) {
-      const int64_t position = kv.positions[slot];
-      pairs += position >= 0 && position <= own && (args.window <= 0 || position > own - args.window);
-    }
-    pairs = tokens * pairs + (args.window > 0 ? 0 : tokens * (tokens - 1) / 2);
-  }
+  for (int64_t own = end_seen - tokens; own < end_seen; ++own) pairs += CountSeen(args, own, kv.first_valid);
+  const bool in_order = kv.positions == nullptr && args.window > 0;
+  const int64_t first_seen = std::max(kv.first_valid, in_order ? args.first_slot - args.window + 1 : 0);
   counters->attention_flops += pairs * args.n_heads * kv.head_dim * 4;
-  counters->kv_bytes += std::max<int64_t>(end_seen - first_seen, 0) * kv.kv_heads * KvTokenBytes(kv.type, kv.head_dim);
+  // Patterns of a stride leave slots out that no row sees.
+  const int64_t slots = std::clamp<int64_t>(end_seen - first_seen, 0, args.stride > 1 ? pairs : kv.length);
+  counters->kv_bytes += slots * kv.kv_heads * KvTokenBytes(kv.type, kv.head_dim);
 }
 
 }  // namespace kvasir

@@ -52,7 +52,8 @@ inline constexpr int64_t AttentionScratchFloats(int64_t head_dim) {
 
 struct AttentionKernels {
   /// Computes the chunks [chunk_begin, chunk_end), each from a fresh start, and adds them in order to `state` or, with
-  /// a state_step, each to its own: the i-th to the state that lies i · state_step floats behind.
+  /// a state_step, each to its own: the i-th to the state that lies i · state_step floats behind. Of what keys a row
+  /// may see, the window and the least distance are looked at; strides are the caller's work (attention_strided.h).
   /// scratch: AttentionScratchFloats, 64-byte aligned.
   void (*attend)(const AttentionTask& task, int64_t chunk_begin, int64_t chunk_end, float* scratch,
                  const AttentionState& state, int64_t state_step) noexcept = nullptr;

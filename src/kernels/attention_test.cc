@@ -14,145 +14,19 @@
 namespace kvasir {
 namespace {
 
-using testing::DefineAttention;
+using testing::Case;
+using testing::Describe;
 using testing::Floats;
+using testing::kKvTypes;
+using testing::Sequence;
 using testing::TestCache;
 
-/// One sequence: `length` slots of which the last `tokens` are queried.
-struct Case {
-  KvType type = KvType::kF32;
-  int64_t length = 1;
-  int64_t tokens = 1;
-  int32_t kv_heads = 1;
-  int32_t group = 1;
-  int32_t head_dim = 16;
-  int64_t window = 0;
-  float softcap = 0.0f;
-  bool alibi = false;
-  bool alibi_bf16 = false;
-  int64_t first_valid = 0;
-  float scale = 0.0f;  // 0: 1/sqrt(head_dim)
-};
-
-/// A Case with its data.
-class Sequence {
- public:
-  Sequence(const Case& c, const KernelSet& set, uint32_t seed)
-      : case_(c),
-        cache_(c.type, c.kv_heads, c.head_dim, 3, c.length),
-        q_(c.length, width(), width() + 3, 1),
-        k_(c.length, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim + 1, 1),
-        v_(c.length, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim + 1, 3),
-        out_(c.length, width(), width() + 5, 3) {
-    std::mt19937 rng(seed);
-    q_.Fill(rng, 1.5f);
-    k_.Fill(rng, 1.0f);
-    v_.Fill(rng, 1.0f);
-    for (int h = 0; h < c.kv_heads * c.group; ++h) slopes_.push_back(std::exp2(-0.7f * static_cast<float>(h + 1)));
-    ThreadPool pool(1);
-    Arena arena;
-    ExecContext ctx{&pool, &arena, &set, {}};
-    const KvWrite write{k_.view(), v_.view(), cache_.View(c.length), 0};
-    WriteKv(ctx, {&write, 1});
-  }
-
-  int64_t width() const { return int64_t{case_.kv_heads} * case_.group * case_.head_dim; }
-
-  /// Queries for the tokens [begin, end), over a cache that has `length` slots.
-  AttentionArgs Args(int64_t begin, int64_t end, int64_t length) {
-    AttentionArgs args;
-    args.q = MatView<const float>(q_.view()).Rows(begin, end - begin);
-    args.out = out_.view().Rows(begin, end - begin);
-    args.kv = cache_.View(length);
-    args.kv.first_valid = case_.first_valid;
-    if (!positions_.empty()) args.kv.positions = positions_.data();
-    args.first_slot = begin;
-    args.n_heads = case_.kv_heads * case_.group;
-    args.scale = case_.scale != 0.0f ? case_.scale : 1.0f / std::sqrt(static_cast<float>(case_.head_dim));
-    args.softcap = case_.softcap;
-    args.window = case_.window;
-    if (case_.alibi) args.alibi_slopes = slopes_.data();
-    args.alibi_bf16 = case_.alibi_bf16;
-    args.alibi_scale = case_.alibi ? 0.75f : 1.0f;
-    return args;
-  }
-  AttentionArgs Args() { return Args(case_.length - case_.tokens, case_.length, case_.length); }
-  void SetPositions(std::vector<int32_t> positions) { positions_ = std::move(positions); }
-
-  std::vector<uint32_t> Bits(int64_t begin, int64_t end) {
-    std::vector<uint32_t> bits;
-    for (int64_t r = begin; r < end; ++r) {
-      for (int64_t c = 0; c < width(); ++c) bits.push_back(std::bit_cast<uint32_t>(out_.view().row(r)[c]));
-    }
-    return bits;
-  }
-  MatView<float> out() { return out_.view(); }
-  MatView<float> q() { return q_.view(); }
-  MatView<float> k() { return k_.view(); }
-  MatView<float> v() { return v_.view(); }
-  const TestCache& cache() const { return cache_; }
-
- private:
-  Case case_;
-  TestCache cache_;
-  Floats q_, k_, v_, out_;
-  std::vector<float> slopes_;
-  std::vector<int32_t> positions_;
-};
-
-std::string Describe(const Case& c) {
-  return fmt::format(
-      "type {} length {} tokens {} kv_heads {} group {} head_dim {} window {} softcap {} alibi {}/{} first {}",
-      static_cast<int>(c.type), c.length, c.tokens, c.kv_heads, c.group, c.head_dim, c.window, c.softcap, c.alibi,
-      c.alibi_bf16, c.first_valid);
-}
-
-class AttentionTest : public ::testing::TestWithParam<const KernelSet*> {
- protected:
-  Status Run(int threads, std::span<const AttentionArgs> args) {
-    if (!pool_ || pool_->size() != threads) pool_ = std::make_unique<ThreadPool>(threads);
-    ExecContext ctx{pool_.get(), &arena_, GetParam(), {}};
-    const Status status = Attention(ctx, args);
-    EXPECT_EQ(arena_.GetMark().chunk, 0u);
-    EXPECT_EQ(arena_.GetMark().used, 0);
-    return status;
-  }
-
-  void ExpectDefinition(Sequence& sequence, const AttentionArgs& args, const std::string& what) {
-    const std::vector<double> expected = DefineAttention(args);
-    // bf16 rounds the weights of a convex combination of values around 1, codes round queries and weights to 16-bit
-    // integers; the rest is fp32.
-    const double tolerance = args.kv.type == KvType::kBF16 ? 6e-3 : HasCodes(args.kv.type) ? 1.5e-3 : 1e-5;
-    double worst = 0;
-    for (int64_t r = 0; r < args.out.rows; ++r) {
-      for (int64_t c = 0; c < args.out.cols; ++c) {
-        const double difference =
-            std::abs(double{args.out.row(r)[c]} - expected[static_cast<size_t>(r * args.out.cols + c)]);
-        worst = std::max(worst, std::isnan(difference) ? INFINITY : difference);
-      }
-    }
-    EXPECT_LE(worst, tolerance) << what;
-    static_cast<void>(sequence);
-  }
-
-  void Check(const Case& c, int threads = 1) {
-    Sequence sequence(c, *GetParam(), 1);
-    const AttentionArgs args = sequence.Args();
-    ASSERT_TRUE(Run(threads, {&args, 1}).ok());
-    ExpectDefinition(sequence, args, Describe(c));
-  }
-
-  bool slow() const { return std::string_view(GetParam()->name) == "ref"; }
-
-  std::unique_ptr<ThreadPool> pool_;
-  Arena arena_;
-};
+class AttentionTest : public testing::AttentionTestBase {};
 
 constexpr KvType kFloatTypes[] = {KvType::kF32, KvType::kBF16, KvType::kF16};
-constexpr KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kF16, KvType::kI8, KvType::kI4};
 
 TEST_P(AttentionTest, EveryLengthAndTail) {
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (int64_t length = 1; length <= 70; ++length) Check({.type = type, .length = length, .tokens = length});
     for (int64_t length : {511, 512, 513, 514, 1025}) {
       Check({.type = type, .length = length, .tokens = 1, .group = 3}, 2);
@@ -165,7 +39,7 @@ TEST_P(AttentionTest, EveryHeadSize) {
   std::vector<int32_t> sizes(20);
   std::iota(sizes.begin(), sizes.end(), 1);
   for (int32_t d : {33, 64, 80, 96, 127, 128, 256, 511, 512}) sizes.push_back(d);
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (int32_t d : sizes) {
       Check({.type = type, .length = 37, .tokens = 37, .kv_heads = 2, .head_dim = d});
       Check({.type = type, .length = 37, .tokens = 1, .kv_heads = 2, .group = 2, .head_dim = d});
@@ -174,7 +48,7 @@ TEST_P(AttentionTest, EveryHeadSize) {
 }
 
 TEST_P(AttentionTest, EveryGroupOfHeads) {
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (int32_t group = 1; group <= 17; ++group) {
       for (int64_t tokens : {1, 2, 5}) {
         Check({.type = type, .length = 50, .tokens = tokens, .kv_heads = 2, .group = group});
@@ -185,7 +59,7 @@ TEST_P(AttentionTest, EveryGroupOfHeads) {
 }
 
 TEST_P(AttentionTest, Windows) {
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (int64_t window : {1, 2, 15, 16, 17, 31, 100, 511, 512, 513, 2000}) {
       Check({.type = type, .length = 700, .tokens = slow() ? 5 : 700, .window = window}, 2);
       Check({.type = type, .length = 1300, .tokens = 1, .group = 2, .window = window}, 2);
@@ -198,7 +72,7 @@ TEST_P(AttentionTest, Windows) {
 }
 
 TEST_P(AttentionTest, SoftcapAndAlibi) {
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (int64_t tokens : {int64_t{1}, int64_t{60}}) {
       Check({.type = type, .length = 600, .tokens = tokens, .group = 4, .softcap = 5.0f});
       Check({.type = type, .length = 600, .tokens = tokens, .group = 4, .softcap = 50.0f, .scale = 0.02f});
@@ -211,7 +85,7 @@ TEST_P(AttentionTest, SoftcapAndAlibi) {
 }
 
 TEST_P(AttentionTest, PositionsDecideWhatIsSeen) {
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     const Case c{.type = type, .length = 1100, .tokens = 30, .kv_heads = 2, .group = 2, .window = 300, .alibi = true};
     Sequence sequence(c, *GetParam(), 2);
     // A ring: the oldest slot is in the middle, some slots are empty, and the last ones hold the newest tokens.
@@ -223,7 +97,7 @@ TEST_P(AttentionTest, PositionsDecideWhatIsSeen) {
     for (int threads : {1, 2}) {
       const AttentionArgs args = sequence.Args();
       ASSERT_TRUE(Run(threads, {&args, 1}).ok());
-      ExpectDefinition(sequence, args, Describe(c));
+      ExpectDefinition(args, Describe(c));
     }
   }
 }
@@ -232,7 +106,7 @@ TEST_P(AttentionTest, PositionsDecideWhatIsSeen) {
 TEST_P(AttentionTest, TheOrderOfSlotsIsNotThatOfPositions) {
   constexpr int kSinks = 3;
   constexpr int kSlots = 700;
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (const bool alibi : {false, true}) {
       for (const int64_t window : {0, 250}) {
         const Case c{.type = type,
@@ -257,7 +131,7 @@ TEST_P(AttentionTest, TheOrderOfSlotsIsNotThatOfPositions) {
           for (int threads : {1, 2}) {
             const AttentionArgs args = sequence.Args(begin, end, kSlots);
             ASSERT_TRUE(Run(threads, {&args, 1}).ok());
-            ExpectDefinition(sequence, args, Describe(c));
+            ExpectDefinition(args, Describe(c));
           }
         }
       }
@@ -268,7 +142,7 @@ TEST_P(AttentionTest, TheOrderOfSlotsIsNotThatOfPositions) {
 // As keys that are rotated anew are.
 TEST_P(AttentionTest, KeysAreWrittenWithoutValues) {
   std::mt19937 rng(11);
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (const int32_t d : {8, 33, 64}) {
       TestCache cache(type, 2, d, 2, 64);
       TestCache expected(type, 2, d, 2, 64);
@@ -311,7 +185,7 @@ TEST_P(AttentionTest, RowsThatSeeNothingAreZero) {
 
 // The same bits alone and in a batch, at once and token by token, in any pieces, for any number of threads.
 TEST_P(AttentionTest, BitsDoNotDependOnCompany) {
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (const Case& shape : {Case{.type = type, .length = 1100, .kv_heads = 2, .group = 1, .head_dim = 40},
                               Case{.type = type, .length = 530, .kv_heads = 2, .group = 7, .head_dim = 64},
                               Case{.type = type,
@@ -387,7 +261,7 @@ TEST_P(AttentionTest, PlainAttentionAgrees) {
 }
 
 TEST_P(AttentionTest, LargeAndEqualScoresStayFinite) {
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     Sequence sequence({.type = type, .length = 600, .tokens = 30, .head_dim = 64, .scale = 1000.0f}, *GetParam(), 8);
     const AttentionArgs args = sequence.Args();
     ASSERT_TRUE(Run(2, {&args, 1}).ok());
@@ -399,7 +273,7 @@ TEST_P(AttentionTest, LargeAndEqualScoresStayFinite) {
 
 TEST_P(AttentionTest, NanReachesOnlyThoseWhoSeeIt) {
   const float bad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()};
-  for (KvType type : kTypes) {
+  for (KvType type : kKvTypes) {
     for (float value : bad) {
       Sequence sequence({.type = type, .length = 580, .tokens = 580, .head_dim = 16}, *GetParam(), 9);
       for (int64_t slot : {5, 570}) {

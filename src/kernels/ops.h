@@ -97,14 +97,31 @@ void WriteKv(ExecContext& ctx, std::span<const KvWrite> writes);
 /// arXiv:2205.14135) and split over the KV length for decoding (Flash-Decoding): KV is cut into chunks at absolute
 /// slots, each chunk yields (max, sum, accumulator) from a fresh start, and partials merge in chunk order, so that
 /// neither threads nor batch nor the prompt's chunking change a bit. Memory does not depend on the KV length of
-/// prefills. Head sizes 1…512.
+/// prefills. Keys that a window or a stride leaves out cost nothing: a stride s takes 1/s of the products, and reads
+/// the keys that it gathers (attention_strided.h). Head sizes 1…512.
 Status Attention(ExecContext& ctx, std::span<const AttentionArgs> sequences);
-/// The most it takes of ctx.scratch meanwhile, in bytes, for `rows` query rows per KV head in all sequences together,
-/// none of which sees more than `slots` slots.
-int64_t AttentionScratchBytes(int threads, int64_t kv_heads, int64_t head_dim, int64_t rows, int64_t slots,
-                              int64_t sequences);
+
+/// What scratch memory depends on.
+struct AttentionShape {
+  int threads = 1;
+  KvType type = KvType::kF32;
+  int64_t n_heads = 1;
+  int64_t kv_heads = 1;
+  int64_t head_dim = 1;
+  int64_t tokens = 0;     // new ones, of all sequences together
+  int64_t slots = 0;      // that the longest sequence has
+  int64_t sequences = 1;  // at most
+  int64_t stride = 0;     // as in AttentionArgs
+  int64_t local = 0;
+};
+/// The most that Attention takes of ctx.scratch meanwhile, in bytes.
+int64_t AttentionScratchBytes(const AttentionShape& shape);
 
 /// The same by materialised scores in fp32, plainly: what tests and A1 compare with. Any type of cache.
 Status AttentionPlain(ExecContext& ctx, std::span<const AttentionArgs> sequences);
+
+/// One query head's softmax: out[t, j] is what row t of args.q gives slot j of the cache, 0 for slots that it does not
+/// see. out: [args.q.rows, args.kv.length]. Rows sum to 1, or to 0 where a row sees nothing. args.out is not looked at.
+Status AttentionProbabilities(ExecContext& ctx, const AttentionArgs& args, int64_t query_head, MatView<float> out);
 
 }  // namespace kvasir

@@ -1,6 +1,8 @@
 // The scratch memory that operations say they take is what they take.
 #include <gtest/gtest.h>
 
+#include "kernels/attention_kernels.h"
+#include "kernels/attention_test_util.h"
 #include "kernels/quant_pack.h"
 #include "kernels/testing.h"
 
@@ -43,6 +45,47 @@ TEST(Scratch, MatMulTakesExactlyWhatItSays) {
             }
           }
         }
+      }
+    }
+  }
+}
+
+TEST(Scratch, AttentionTakesNoMoreThanItSays) {
+  for (const auto& [stride, local] : {std::pair<int64_t, int64_t>{0, 0}, {2, 0}, {64, 64}, {1000, 3}}) {
+    for (int threads : {1, 3}) {
+      for (int32_t group : {1, 4, 49}) {
+        testing::TestContext test(AvailableKernelSets().front(), threads);
+        constexpr int64_t kLength = 700;
+        testing::Sequence sequence(
+            {.type = KvType::kBF16, .length = kLength, .kv_heads = 2, .group = group, .stride = stride, .local = local},
+            *test.ctx.kernels, 1);
+        AttentionShape shape{.threads = threads,
+                             .type = KvType::kBF16,
+                             .n_heads = 2 * group,
+                             .kv_heads = 2,
+                             .head_dim = 16,
+                             .slots = kLength,
+                             .stride = stride,
+                             .local = local};
+        int64_t most = 0;  // for so many tokens and fewer
+        for (int64_t tokens : {1, 2, 30, 100, 700}) {
+          shape.tokens = tokens;
+          shape.sequences = 1;
+          const AttentionArgs args = sequence.Args(kLength - tokens, kLength, kLength);
+          const int64_t taken = TakenBy(test.arena, [&] { EXPECT_TRUE(Attention(test.ctx, {&args, 1}).ok()); });
+          most = std::max(most, taken);
+          EXPECT_LE(most, AttentionScratchBytes(shape)) << stride << " " << local << ", " << tokens << " tokens";
+          if (stride > 0 && local == 0) {
+            EXPECT_GE(most + 4096, AttentionScratchBytes(shape))
+                << stride << " " << local << ", " << tokens << " tokens";
+          }
+        }
+        const AttentionArgs batch[] = {sequence.Args(0, 40, kLength), sequence.Args(40, 41, 41),
+                                       sequence.Args(41, 300, kLength)};
+        shape.tokens = 300;
+        shape.sequences = 3;
+        EXPECT_LE(TakenBy(test.arena, [&] { EXPECT_TRUE(Attention(test.ctx, batch).ok()); }),
+                  AttentionScratchBytes(shape));
       }
     }
   }

@@ -218,8 +218,10 @@ struct KvView {
 };
 
 /// Attention of one sequence's new tokens over its cache (which already holds their keys and values).
-/// out[t, h] = softmax_j(score(t, j)) · V[j], score = scale · q·k, softcapped, plus ALiBi bias, over slots j with
-/// position(j) <= position(t) and, with a window w > 0, position(j) > position(t) - w.
+/// out[t, h] = softmax_j(score(t, j)) · V[j], score = scale · q·k, softcapped, plus ALiBi bias, over the slots j that t
+/// sees: with the distance d = position(t) - position(j), those with d >= min_distance (which is at least 0),
+/// d < window where there is one, and, with a stride s > 1, d a multiple of s or d <= local (Child 2019,
+/// arXiv:1904.10509). A row that sees nothing becomes 0.
 struct AttentionArgs {
   MatView<const float> q;  // [tokens, n_heads · head_dim]
   MatView<float> out;      // [tokens, n_heads · head_dim]; may not alias q
@@ -228,7 +230,10 @@ struct AttentionArgs {
   int32_t n_heads = 0;     // query heads; a multiple of kv.kv_heads
   float scale = 1.0f;
   float softcap = 0.0f;  // 0: none; else s → softcap · tanh(s / softcap), before bias (Gemma 2)
-  int64_t window = 0;    // 0: none
+  int64_t window = 0;    // 0: none; local attention of distances up to k is a window of k + 1
+  int64_t min_distance = 0;
+  int64_t stride = 0;  // 0 or 1: every distance; more: slots must be positions (no kv.positions), except for plain
+  int64_t local = 0;   // with a stride > 1 only
   /// ALiBi (Press 2021): score += slope[h] · (position(j) - position(t)); null: none. [n_heads]
   const float* alibi_slopes = nullptr;
   /// The bias is formed as alibi_scale · bf16(bf16(slope) · position(j)), without subtracting position(t) before

@@ -5,47 +5,13 @@
 
 #include "base/checked.h"
 #include "kernels/kv_codes.h"
+#include "kernels/kv_tiles.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int32_t kMaxHeadDim = 512;
 constexpr int32_t kMaxHeads = 1 << 16;
-
-/// Slot s of one tile of keys, and of its tile of values, to slot t of others.
-void CopyFloats(const BlockLayout& layout, const std::byte* k, int64_t s, std::byte* k_to, int64_t t) {
-  const int64_t d = layout.head_dim;
-  const int64_t lines = layout.tile_stride / 64;
-  for (int64_t i = 0; i < lines; ++i) std::memcpy(k_to + i * 64 + t * 4, k + i * 64 + s * 4, 4);
-  const std::byte* v = k + layout.v_offset;
-  std::byte* v_to = k_to + layout.v_offset;
-  if (layout.type == KvType::kF32) {
-    std::memmove(v_to + t * d * 4, v + s * d * 4, static_cast<size_t>(d) * 4);
-  } else {
-    const std::byte* pair = v + s / 2 * d * 4 + s % 2 * 2;
-    std::byte* pair_to = v_to + t / 2 * d * 4 + t % 2 * 2;
-    for (int64_t i = 0; i < d; ++i) std::memcpy(pair_to + i * 4, pair + i * 4, 2);
-  }
-}
-
-/// The same for codes.
-void CopyCodes(const BlockLayout& layout, const std::byte* k, int64_t s, std::byte* k_to, int64_t t) {
-  const KvType type = layout.type;
-  const int64_t d = layout.head_dim;
-  const auto copy = [type](const std::byte* from, KvCodePlace at, std::byte* to, KvCodePlace to_at) {
-    StoreCode(type, to, to_at, static_cast<uint8_t>(LoadCode(type, from, at)));
-  };
-  const std::byte* v = k + layout.v_offset;
-  std::byte* v_to = k_to + layout.v_offset;
-  for (int64_t i = 0; i < d; ++i) {
-    copy(k, KeyCodePlace(type, s, i), k_to, KeyCodePlace(type, t, i));
-    copy(v, ValueCodePlace(type, d, s, i), v_to, ValueCodePlace(type, d, t, i));
-  }
-  for (int64_t g = 0; g < KvGroups(type, d); ++g) {
-    StoreKvScale(type, k_to + KeyScaleOffset(type, d, t, g), LoadKvScale(type, k + KeyScaleOffset(type, d, s, g)));
-    StoreKvScale(type, v_to + ValueScaleOffset(type, d, t, g), LoadKvScale(type, v + ValueScaleOffset(type, d, s, g)));
-  }
-}
 
 /// Zeroes one slot of a tile of values.
 void ClearCodes(const BlockLayout& layout, std::byte* v, int64_t s) {
@@ -88,16 +54,11 @@ Result<BlockLayout> MakeBlockLayout(const KvLayerShape& shape, KvType type, int3
 }
 
 void CopySlot(const BlockLayout& layout, const std::byte* from, int64_t from_slot, std::byte* to, int64_t to_slot) {
-  const int64_t s = from_slot % kTileTokens;
-  const int64_t t = to_slot % kTileTokens;
   for (int64_t head = 0; head < layout.kv_heads; ++head) {
     const std::byte* k = from + head * layout.head_stride + from_slot / kTileTokens * layout.tile_stride;
     std::byte* k_to = to + head * layout.head_stride + to_slot / kTileTokens * layout.tile_stride;
-    if (HasCodes(layout.type)) {
-      CopyCodes(layout, k, s, k_to, t);
-    } else {
-      CopyFloats(layout, k, s, k_to, t);
-    }
+    CopyTileSlot(layout.type, layout.head_dim, {k, k + layout.v_offset}, from_slot % kTileTokens,
+                 {k_to, k_to + layout.v_offset}, to_slot % kTileTokens);
   }
 }
 

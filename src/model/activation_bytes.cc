@@ -31,7 +31,9 @@ class Estimate {
   int64_t Bytes() const {
     const int64_t hidden = Rows(spec_.project_out ? spec_.embedding_width : spec_.width);
     int64_t pass = Embedding();
-    for (const LayerSpec& layer : spec_.layers) pass = std::max(pass, Layer(layer));
+    for (size_t i = 0; i < spec_.layers.size(); ++i) {
+      pass = std::max(pass, Layer(spec_.layers[i], static_cast<int64_t>(i)));
+    }
     if (spec_.project_out) pass = std::max(pass, Rows(spec_.width) + product_);
     pass += Rows(spec_.width);  // the residual stream
     if (const auto* rope = std::get_if<RopePosition>(&spec_.position)) {
@@ -55,18 +57,26 @@ class Estimate {
     return bytes;
   }
 
-  int64_t Attend(const AttentionSpec& a) const {
-    const int64_t group = a.n_heads / a.n_kv_heads;
-    if (!run_.plain_attention) {
-      // The ring of a bounded cache may cut a pass in two.
-      const int64_t pieces = run_.sequences * (run_.bound.tokens > 0 ? 2 : 1);
-      return AttentionScratchBytes(run_.threads, a.n_kv_heads, a.head_dim, tokens_ * group, run_.context, pieces);
+  int64_t Attend(const AttentionSpec& a, int64_t layer) const {
+    if (!run_.attention.plain) {
+      const LayerPattern pattern = PatternOf(run_.attention, layer, a.window);
+      return AttentionScratchBytes(
+          {.threads = run_.threads,
+           .type = run_.kv_type,
+           .n_heads = a.n_heads,
+           .kv_heads = a.n_kv_heads,
+           .head_dim = a.head_dim,
+           .tokens = tokens_,
+           .slots = run_.context,
+           .sequences = run_.sequences * (run_.bound.tokens > 0 ? 2 : 1),  // its ring may cut a pass in two
+           .stride = pattern.stride,
+           .local = pattern.local});
     }
     // All scores of a chunk, and keys and values as fp32.
     return Floats(tokens_ * a.n_heads * run_.context) + 2 * Floats(a.n_kv_heads * run_.context * a.head_dim);
   }
 
-  int64_t Layer(const LayerSpec& layer) const {
+  int64_t Layer(const LayerSpec& layer, int64_t index) const {
     const AttentionSpec& a = layer.attention;
     const int64_t width = spec_.width;
     const int64_t heads = int64_t{a.n_heads} * a.head_dim;
@@ -82,7 +92,7 @@ class Estimate {
     } else {
       rest += Rows(ffn.width) + (layer.ffn_branch_norm ? Rows(width) : 0);
     }
-    return kept + std::max(std::max(product_, Attend(a)), rest + product_);
+    return kept + std::max(std::max(product_, Attend(a, index)), rest + product_);
   }
 
   const DecoderSpec& spec_;

@@ -213,6 +213,7 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
   FinishQkv(step, layer, weights, qkv, q, k);
 
   const auto* alibi = std::get_if<AlibiPosition>(&step.spec.position);
+  const LayerPattern pattern = PatternOf(step.batch.attention, layer, spec.window);
   std::vector<KvWrite> writes;
   std::vector<AttentionArgs> sequences;
   RETURN_IF_ERROR(RotateSinks(step, layer, spec, writes));
@@ -230,13 +231,15 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
                          .n_heads = spec.n_heads,
                          .scale = spec.scale,
                          .softcap = spec.softcap,
-                         .window = spec.window,
+                         .window = pattern.window,
+                         .stride = pattern.stride,
+                         .local = pattern.local,
                          .alibi_slopes = alibi ? alibi->slopes.data() : nullptr,
                          .alibi_bf16 = alibi && alibi->bf16_rounding,
                          .alibi_scale = alibi ? alibi->scale : 1.0f});
   }
   WriteKv(step.ctx, writes);
-  RETURN_IF_ERROR(step.batch.plain_attention ? AttentionPlain(step.ctx, sequences) : Attention(step.ctx, sequences));
+  RETURN_IF_ERROR(step.batch.attention.plain ? AttentionPlain(step.ctx, sequences) : Attention(step.ctx, sequences));
   return out;
 }
 

@@ -88,6 +88,13 @@ Status CheckBound(const DecoderSpec& spec, const RunShape& run) {
         "--cache sink: this model adds positions to its embedding, so that keys in a cache cannot move to other ones; "
         "--cache recompute:L runs texts of any length with it");
   }
+  // Kernels find what a stride leaves by slot.
+  const auto strided = [&](int64_t layer) { return PatternOf(run.attention, layer, 0).stride > 1; };
+  if (run.bound.tokens > 0 && !Recomputes(run) && (strided(0) || strided(1))) {
+    return InvalidArgument(
+        "--attention atrous and sparse do not go together with --cache window and sink, in which tokens stand where "
+        "others were dropped; --attention local:K does, and --cache recompute:L with any pattern");
+  }
   return OkStatus();
 }
 

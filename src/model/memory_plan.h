@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "kernels/exec.h"
 #include "kv/cache.h"
+#include "model/attention_mode.h"
 #include "model/decoder_spec.h"
 #include "model/weights.h"
 
@@ -55,7 +56,7 @@ struct RunShape {
   int64_t chunk = 512;         // most tokens of one forward pass
   int64_t sequences = 1;       // alive at once
   int64_t full_sequences = 1;  // of these, how many may fill the context; a static cache gives every sequence all of it
-  bool plain_attention = false;
+  AttentionMode attention;
   bool round_weights = false;  // ExecContext's
   int threads = 1;
   const KernelSet* kernels = nullptr;

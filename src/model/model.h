@@ -16,6 +16,7 @@
 #include "kernels/exec.h"
 #include "kernels/ops.h"
 #include "kv/cache.h"
+#include "model/attention_mode.h"
 #include "model/decoder_spec.h"
 #include "model/memory_plan.h"
 
@@ -38,7 +39,7 @@ struct ForwardBatch {
   std::vector<int32_t> tokens;  // of all sequences, one after another
   std::vector<ForwardSequence> sequences;
   std::vector<int32_t> output_rows;  // indices into `tokens` whose hidden state is wanted, ascending
-  bool plain_attention = false;      // A1: materialised scores
+  AttentionMode attention;
 };
 
 struct LoadOptions {

@@ -86,6 +86,21 @@ class Generate(CliTest):
         self.assertEqual(len(beams["samples"]), 2)
         self.assertNotIn("beyond", self.ok("generate", "-p", PROMPT, "-n", "2", "--cache", "sink:4,40").err)
 
+    def test_greedy_text_of_an_attention_pattern_does_not_depend_on_how_it_is_computed(self):
+        texts = set()
+        for pattern in ("local:6", "atrous:3", "sparse:5", "sparse:4,alternate"):
+            base = ["--temp", "0", "-n", "32", "--attention", pattern]
+            expected = self.ids(*base)
+            texts.add(tuple(expected))
+            for args in (["--cache", "none"], ["--cache", "static"], ["-t", "1"], ["-b", "3"]):
+                with self.subTest(pattern=pattern, args=args):
+                    self.assertEqual(self.ids(*base, *args), expected)
+        self.assertEqual(len(texts), 4)
+        # Everything lies within these.
+        full = self.ids("--temp", "0", "-n", "32")
+        for pattern in ("local:1000", "sparse:1000", "atrous:1"):
+            self.assertEqual(self.ids("--temp", "0", "-n", "32", "--attention", pattern), full)
+
     def test_lengths(self):
         ids = self.ids("-n", "-1", "-c", "40", "--ignore-eos")
         prompt = len(self.json("-p", PROMPT, "-n", "1")["prompt_token_ids"])
@@ -114,7 +129,8 @@ class Generate(CliTest):
     def test_runs_take_no_more_than_planned(self):
         fixtures = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures", "models")
         runs = [self.json("-p", " ".join(["the"] * 200), "-n", "40", "--ignore-eos", *args)
-                for args in ([], ["--attention", "plain"], ["--cache", "static", "-N", "3"], ["--kv-type", "f32", "-b", "64"])]
+                for args in ([], ["--attention", "plain"], ["--attention", "sparse:16"],
+                             ["--cache", "static", "-N", "3"], ["--kv-type", "f32", "-b", "64"])]
         for name in ("llama-q4_0", "gpt2", "mixtral"):  # without a tokenizer only the tools run
             runs += self.ok("bench", "-m", os.path.join(fixtures, name), "-p", "64", "-n", "4", "-r", "1", "--no-limits",
                             "--json").json

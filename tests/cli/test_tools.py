@@ -240,6 +240,7 @@ class Bench(CliTest):
 
     def test_every_test_reports_its_own_memory(self):
         large, small = self.ok("bench", "--tests", "pp200,tg2", "-r", "1", "--no-limits", "--json").json
+        self.assertEqual(large["attention"], "flash")
         for row in (large, small):
             for key, planned in [("kv_cache_bytes", "kv_cache_bytes"), ("activation_peak_bytes", "activation_bytes")]:
                 self.assertLessEqual(row["memory"][key], row["memory_plan"][planned])

@@ -70,7 +70,16 @@ class Usage(CliTest):
         self.fails("generate", "--cache", "sink:4,4", code=2, says=["--cache", "sink:4,4", "5 or more"])
         self.fails("generate", "--cache", "sink:0,64", code=2, says=["--cache", "window:64"])
         self.fails("generate", "--cache", "recompute:0", code=2, says=["--cache", "recompute:0"])
+        self.fails("generate", "--attention", "atrous:0", code=2, says=["--attention", "atrous: 0 is out of range"])
+        self.fails("perplexity", "--attention", "sparse", code=2, says='"sparse" needs a distance, as in sparse:64')
+        self.fails("bench", "--attention", "wide", code=2, says="local:K, atrous:K")
         self.fails("inspect", "a", "b", code=2, says='unexpected argument "b"')
+
+    def test_patterns_that_need_slots_to_be_positions(self):
+        for attention in ("atrous:4", "sparse:4", "sparse:4,alternate"):
+            for cache in ("window:64", "sink:4,64"):
+                self.fails("generate", "-p", "x", "--attention", attention, "--cache", cache,
+                           says=["--attention atrous", "--attention local:K does"])
 
     def test_sampling_parameters_out_of_range(self):
         for flag, value in [("--top-p", "1.5"), ("--top-p", "0"), ("--top-p", "nan"), ("--temp", "-1"),

@@ -169,7 +169,7 @@ TEST_P(Parity, GreedyTokensWithoutCache) {
 
 TEST_P(Parity, PlainAttentionAgrees) {
   auto cache = NewCache();
-  ForwardBatch batch{.tokens = expected_.AllTokens(), .plain_attention = true};
+  ForwardBatch batch{.tokens = expected_.AllTokens(), .attention = {.plain = true}};
   batch.sequences.push_back(
       {.seq = *cache->Create(), .count = static_cast<int32_t>(batch.tokens.size()), .planned_length = planned_length_});
   auto logits = Step(*model_, runtime_, *cache, batch, expected_.rows);

@@ -120,9 +120,9 @@ class AttentionImpl {
     return map;
   }
 
-  /// What one row sees: slots with position in [low, high].
+  /// What one row at position `own` sees: slots with position in [low, high].
   struct RowRange {
-    int32_t low, high;
+    int32_t low, high, own;
   };
 
   struct Task {
@@ -144,8 +144,11 @@ class AttentionImpl {
   static RowRange RangeOf(const Task& t, int row) {
     const int32_t position = PositionOf(t.args->kv, t.args->first_slot + t.Token(row));
     const int64_t window = t.args->window;
+    const int64_t least = t.args->min_distance;
     const bool bounded = window > 0 && window <= position;
-    return {bounded ? static_cast<int32_t>(position - window + 1) : 0, position};
+    return {.low = bounded ? static_cast<int32_t>(position - window + 1) : 0,
+            .high = least <= position ? static_cast<int32_t>(position - least) : -1,
+            .own = position};
   }
 
   // ---- Queries.
@@ -318,6 +321,11 @@ class AttentionImpl {
     c->first_tile = chunk * kChunkTiles;
     for (int64_t tile = 0; tile < kChunkTiles; ++tile) {
       const int64_t first = begin + tile * 16;
+      if (first >= kv.length || first + 16 <= kv.first_valid) {
+        c->least[tile] = c->greatest[tile] = -1;
+        c->smallest[tile] = INT32_MAX;
+        continue;
+      }
       if (kv.positions == nullptr && first >= kv.first_valid && first + 16 <= kv.length) {
         for (int i = 0; i < 16; ++i) c->position[tile * 16 + i] = static_cast<int32_t>(first) + i;
         c->least[tile] = c->smallest[tile] = static_cast<int32_t>(first);
@@ -442,7 +450,7 @@ class AttentionImpl {
       slope = t.args->alibi_slopes[t.QueryHead(row)];
       if (map.alibi_bf16) {
         slope = V::First(V::AsF(V::RoundBf16(V::Set1(slope))));
-        own_bias = V::First(RoundedBias(slope, V::Set1(static_cast<float>(range.high))));
+        own_bias = V::First(RoundedBias(slope, V::Set1(static_cast<float>(range.own))));
       }
     }
     if (!map.plain) {
@@ -450,7 +458,7 @@ class AttentionImpl {
         for (int v = 0; v < 16; v += V::kLanes) {
           float* at = scores + n * 16 + v;
           const int32_t* position = c.position + list.tile[n] * 16 + v;
-          V::Store(at, MapScores(map, V::Load(at), position, range.high, slope, own_bias, t.args->alibi_scale));
+          V::Store(at, MapScores(map, V::Load(at), position, range.own, slope, own_bias, t.args->alibi_scale));
         }
       }
     }

@@ -72,7 +72,10 @@ inline int64_t PositionAt(const KvView& kv, int64_t slot) {
 inline bool Sees(const AttentionArgs& args, int64_t token, int64_t slot) {
   const int64_t own = PositionAt(args.kv, args.first_slot + token);
   const int64_t position = PositionAt(args.kv, slot);
-  return position >= 0 && position <= own && (args.window <= 0 || position > own - args.window);
+  const int64_t distance = own - position;
+  if (position < 0 || distance < args.min_distance) return false;
+  if (args.window > 0 && distance >= args.window) return false;
+  return args.stride <= 1 || distance <= args.local || distance % args.stride == 0;
 }
 
 /// The logit of a dot product.

@@ -175,6 +175,26 @@ TEST(Families, DefaultsThatConfigsLeaveOut) {
   EXPECT_EQ(PublishedSpec("Llama-3.2-1B").eos_ids, (std::vector<int32_t>{128001, 128008, 128009}));
 }
 
+TEST(Families, AttentionLayersStandForAttentionTypes) {
+  const auto parse = [](std::string_view types) {
+    return ParseConfig(fmt::format(R"({{"model_type": "gpt_neo", "hidden_size": 32, "num_heads": 2, "num_layers": 3, {},
+        "max_position_embeddings": 64, "window_size": 5, "vocab_size": 100}})",
+                                   types));
+  };
+  for (const char* types :
+       {R"("attention_layers": ["local", "global", "local"])",
+        R"("attention_types": [[["local", "global"], 1], [["local"], 1]], "attention_layers": ["not read"])"}) {
+    const auto spec = parse(types);
+    ASSERT_TRUE(spec.ok()) << spec.status().message();
+    ASSERT_EQ(spec->layers.size(), 3u);
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(spec->layers[i].attention.window, i == 1 ? 0 : 5);
+  }
+  for (const char* types : {R"("attention_layers": ["local"])", R"("attention_layers": ["local", "global", "banded"])",
+                            R"("attention_layers": 3)", R"("window_size": 5)"}) {
+    EXPECT_FALSE(parse(types).ok()) << types;
+  }
+}
+
 /// A published config with one key set to another value.
 std::string With(std::string_view name, std::string_view key, std::string_view value) {
   for (const Published& published : kPublished) {

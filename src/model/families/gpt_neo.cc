@@ -15,9 +15,24 @@ Status SetWindow(const JsonReader& config, const json::value& kind, LayerSpec& l
   return Unsupported("{}: attention \"{}\" is not known; known are global, local", config.what(), name);
 }
 
+/// "attention_layers": a kind for every layer, what "attention_types" stands for.
+Status ReadAttentionLayers(const JsonReader& config, const json::value& kinds, const LayerSpec& layer, int64_t layers,
+                           DecoderSpec& spec) {
+  if (!kinds.is_array() || static_cast<int64_t>(kinds.get_array().size()) != layers) {
+    return InvalidData("{}: \"attention_layers\" is not a list of {} names", config.what(), layers);
+  }
+  for (const json::value& kind : kinds.get_array()) {
+    spec.layers.push_back(layer);
+    RETURN_IF_ERROR(SetWindow(config, kind, spec.layers.back()));
+  }
+  return OkStatus();
+}
+
 /// "attention_types": [[[kind, …], repeats], …], which must give one kind for every layer.
 Status ReadAttentionTypes(const JsonReader& config, const LayerSpec& layer, int64_t layers, DecoderSpec& spec) {
   const json::value* types = config.Find({"attention_types"});
+  const json::value* listed = config.Find({"attention_layers"});
+  if (!types && listed) return ReadAttentionLayers(config, *listed, layer, layers, spec);
   const auto malformed = [&] {
     return InvalidData("{}: \"attention_types\" is not a list of [[kind, …], repeats] for {} layers", config.what(),
                        layers);
