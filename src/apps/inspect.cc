@@ -91,24 +91,6 @@ class InspectVerb final : public Verb {
     return InvalidData("{} tensor{} with values that are not finite: {}", count, count == 1 ? "" : "s", bad);
   }
 
-  /// The config.json that `path` is, or that lies in a folder without any weights.
-  static std::optional<std::filesystem::path> ConfigAlone(const std::filesystem::path& path) {
-    namespace fs = std::filesystem;
-    std::error_code error;
-    if (!fs::is_directory(path, error)) {
-      return path.extension() == ".json" && !path.filename().string().ends_with(".index.json") ? std::optional(path)
-                                                                                               : std::nullopt;
-    }
-    if (!fs::exists(path / "config.json", error)) return std::nullopt;
-    for (const auto& entry : fs::directory_iterator(path, error)) {
-      const std::string name = entry.path().filename().string();
-      for (const char* ending : {".safetensors", ".safetensors.index.json", ".gguf", ".bin", ".pt", ".pth"}) {
-        if (name.ends_with(ending)) return std::nullopt;
-      }
-    }
-    return path / "config.json";
-  }
-
   struct Plan {
     MemoryPlan plan;
     int64_t available = 0;

@@ -21,8 +21,8 @@ constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;  // as shells report Ctrl-C
 
 using Factory = std::unique_ptr<Verb> (*)();
-constexpr Factory kVerbs[] = {MakeGenerateVerb,   MakeChatVerb,  MakeInspectVerb, MakeTokenizeVerb, MakeLogitsVerb,
-                              MakePerplexityVerb, MakeBenchVerb, MakePackVerb,    MakeQuantizeVerb};
+constexpr Factory kVerbs[] = {MakeGenerateVerb, MakeChatVerb,       MakeInspectVerb, MakeAnalyzeVerb, MakeTokenizeVerb,
+                              MakeLogitsVerb,   MakePerplexityVerb, MakeBenchVerb,   MakePackVerb,    MakeQuantizeVerb};
 
 /// A verb with its table, --help included.
 struct Command {

@@ -61,6 +61,9 @@ std::string AttentionText(const AttentionMode& mode);
 /// program (a build folder inside the source tree), else share/kvasir/models/demo beside an installed program's bin.
 Result<std::filesystem::path> FindModel(const std::string& model);
 
+/// The config.json that `path` is, or that lies in a folder without any weights.
+std::optional<std::filesystem::path> ConfigAlone(const std::filesystem::path& path);
+
 /// Loads the model (an empty path is the demonstration model) with progress on a terminal. Says before that what it
 /// needs and what is free, and how the context was chosen, unless `quiet`.
 Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet);

@@ -26,6 +26,7 @@ class Verb {
 std::unique_ptr<Verb> MakeGenerateVerb();
 std::unique_ptr<Verb> MakeChatVerb();
 std::unique_ptr<Verb> MakeInspectVerb();
+std::unique_ptr<Verb> MakeAnalyzeVerb();
 std::unique_ptr<Verb> MakeTokenizeVerb();
 std::unique_ptr<Verb> MakeLogitsVerb();
 std::unique_ptr<Verb> MakePerplexityVerb();

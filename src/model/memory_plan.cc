@@ -9,6 +9,15 @@
 #include "model/activation_bytes.h"
 
 namespace kvasir {
+std::vector<KvLayerShape> KvShapes(const DecoderSpec& spec) {
+  std::vector<KvLayerShape> shapes;
+  shapes.reserve(spec.layers.size());
+  for (const LayerSpec& layer : spec.layers) {
+    shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
+  }
+  return shapes;
+}
+
 namespace {
 
 constexpr int64_t kUnknownContext = 2048;  // when a model does not say what it was trained on
@@ -21,15 +30,6 @@ constexpr int64_t kSequenceSamplerBytes = 8;
 constexpr int64_t kBeyondAll = int64_t{1} << 58;
 constexpr int64_t kPackingPages = int64_t{64} << 20;  // read ahead of being given back, per thread
 constexpr int64_t kSmallChunk = 32;
-
-std::vector<KvLayerShape> KvShapes(const DecoderSpec& spec) {
-  std::vector<KvLayerShape> shapes;
-  shapes.reserve(spec.layers.size());
-  for (const LayerSpec& layer : spec.layers) {
-    shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
-  }
-  return shapes;
-}
 
 bool IsRing(CacheKind kind) { return kind == CacheKind::kWindow || kind == CacheKind::kSink; }
 

@@ -28,6 +28,9 @@ struct MatrixShape {
   friend auto operator<=>(const MatrixShape&, const MatrixShape&) = default;
 };
 
+/// What each layer of a model caches.
+std::vector<KvLayerShape> KvShapes(const DecoderSpec& spec);
+
 /// What a model's weights take.
 struct WeightNeed {
   int64_t bytes = 0;  // packed, exactly

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "model/forward.h"
+#include "model/memory_plan.h"
 #include "model/packed_file.h"
 #include "model/weights.h"
 
@@ -114,9 +115,7 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
   }
   TieHead(impl->spec, impl->weights);
   impl->parameters = ParameterCount(impl->spec);
-  for (const LayerSpec& layer : impl->spec.layers) {
-    impl->kv_shapes.push_back({layer.attention.n_kv_heads, layer.attention.head_dim});
-  }
+  impl->kv_shapes = KvShapes(impl->spec);
   impl->matrices = DescribeMatrices(impl->plan);
   // The raw tensors go with `files`; nothing may point at them any more.
   for (WeightSlot& slot : impl->plan.slots) {

@@ -1,4 +1,4 @@
-"""inspect, tokenize, logits, perplexity, bench and pack."""
+"""inspect, analyze, tokenize, logits, perplexity, bench and pack."""
 
 import array
 import json
@@ -67,6 +67,50 @@ class Inspect(CliTest):
             self.assertEqual((tensor["nan"], tensor["inf"]), (0, 0))
             self.assertLess(tensor["min"], tensor["mean"])
             self.assertLess(tensor["mean"], tensor["max"])
+
+
+class Analyze(CliTest):
+    def config(self, **values):
+        return self.write("config.json", json.dumps({"model_type": "gpt2", "n_positions": 2048, "vocab_size": 50257, **values}))
+
+    def types(self, *args):
+        return {t["type"]: t for t in self.ok("analyze", "--kv", *args, "--json").json["kv_cache"]}
+
+    def test_the_published_example(self):
+        # 4·b·l·h·(s + n) bytes in 16 bits with MHA, for GPT-3: FlexGen (Sheng 2023, arXiv:2303.06865).
+        config = self.config(n_layer=96, n_embd=12288, n_head=96)
+        args = [config, "--sequences", "64", "--prompt-tokens", "512", "-n", "32"]
+        types = self.types(*args)
+        for name in ("f16", "bf16"):
+            self.assertEqual(types[name]["bytes"], 164_282_499_072)
+        self.assertEqual(types["f32"]["bytes"], 2 * 164_282_499_072)
+        self.assertEqual(types["i8"]["bytes_per_token"], 2 * 96 * 96 * (128 + 2))
+        for t in types.values():  # whole blocks of 128 tokens
+            self.assertEqual(t["allocated_bytes"], t["bytes_per_token"] * 640 * 64)
+        self.assertIn("164282499072", self.ok("analyze", "--kv", *args).text)
+
+    def test_it_is_what_a_run_allocates(self):
+        for kv_type in ("f32", "bf16", "f16", "i8", "i4"):
+            run = self.ok("generate", "-p", "Once", "-n", "140", "--ignore-eos", "--kv-type", kv_type, "--json").json
+            tokens = len(run["prompt_token_ids"]) + 140
+            need = self.types("--prompt-tokens", str(tokens))[kv_type]
+            self.assertEqual(run["memory"]["kv_cache_bytes"], need["allocated_bytes"])
+            self.assertTrue(0 <= need["allocated_bytes"] - need["bytes"] < 128 * need["bytes_per_token"])
+
+    def test_shared_heads(self):
+        run = self.ok("analyze", "--kv", "--json").json
+        self.assertEqual((run["layers"], run["query_heads_per_kv_head"]), (6, 3))
+        self.assertIn("3 times less", self.ok("analyze", "--kv").text)
+
+    def test_what_cannot_be(self):
+        self.fails("analyze", says="--kv")
+        self.fails("analyze", "--kv", "--prompt-tokens", "0", says="0 prompt tokens and 0 new ones")
+        self.fails("analyze", "--kv", "--sequences", "0", code=2, says="out of range")
+        self.fails("analyze", "--kv", "--prompt-tokens", "1073741824", "-n", "1073741824", says="a sequence has 1 to")
+        huge = self.config(n_layer=1000, n_embd=65536, n_head=512)
+        self.fails("analyze", "--kv", huge, "--sequences", "1048576", "--prompt-tokens", "1073741824",
+                   says="more bytes than can be counted")
+        self.fails("analyze", "--kv", self.path("nothing.json"), says="nothing.json")
 
 
 class Tokenize(CliTest):
