@@ -3,7 +3,7 @@
 
 # What the build needs, as packages of Debian 12.
 build_packages=(g++ cmake ninja-build ccache pkg-config libboost1.81-dev libboost-json1.81-dev libcli11-dev libfmt-dev
-  libspdlog-dev libpcre2-dev libutf8proc-dev)
+  libspdlog-dev libpcre2-dev libutf8proc-dev libxxhash-dev)
 # What the tests need besides.
 test_packages=(libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19 qemu-user python3
   python3-numpy binutils)

@@ -27,7 +27,7 @@ class AnalyzeVerb final : public Verb {
            "The KV cache's bytes for B sequences of S + N tokens in every type: 2 · layers · KV heads · head size ·\n"
            "bytes of a value for each token (and scales, where values are codes), and what the engine allocates,\n"
            "which is that in whole blocks of tokens. MODEL may be a config.json, a folder or a file.\n"
-           "  kvasir analyze --kv gpt3/config.json --sequences 64 --prompt-tokens 512 -n 32\n";
+           "  kvasir analyze --kv my-model/config.json --sequences 64 --prompt-tokens 512 -n 32\n";
   }
 
   void AddFlags(FlagTable& flags) override {

@@ -22,6 +22,9 @@ class ChatVerb final : public Verb {
     flags.Text("--template,--chat-template", "FILE|chatml", &template_, "Chat template: a Jinja file, or ChatML.",
                "the model's");
     flags.Text("--load", "FILE", &load_, "Go on with a conversation written by /save.");
+    flags.Text("--session", "FILE", &session_,
+               "Go on with the conversation in FILE, its KV cache included, if there is one, and write it there at the "
+               "end.");
     flags.Switch("--parse-special", &options_.parse_special,
                  "Read special tokens written in messages as such, as Hugging Face does.");
     flags.Switch("--special", &options_.show_special, "Show special tokens in answers.");
@@ -33,6 +36,7 @@ class ChatVerb final : public Verb {
   }
 
   Status Run() override {
+    if (!session_.empty() && !load_.empty()) return InvalidArgument("--session and --load are two conversations");
     if (model_.cache.mode == CacheMode::kNone) Note("--cache none: every turn computes the whole conversation again");
     ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(model_, model_.Options(), json_));
     ASSIGN_OR_RETURN(ChatFormat format, ChatFormat::Make(*engine, template_));
@@ -41,8 +45,13 @@ class ChatVerb final : public Verb {
     settings.Switch("--figures", &options_.figures, "Show figures after every answer.");
     ChatSession session(*engine, std::move(format), sampling_, settings, options_);
     if (!load_.empty()) RETURN_IF_ERROR(session.Handle("/load " + load_));
+    if (!session_.empty()) {
+      RETURN_IF_ERROR(SessionExists(session_) ? session.LoadSession(session_) : engine->CheckSessions());
+    }
     CatchInterrupts();
-    return Converse(session);
+    const Status status = Converse(session);
+    if (!session_.empty()) RETURN_IF_ERROR(session.SaveSession(session_));
+    return status;
   }
 
  private:
@@ -92,6 +101,7 @@ class ChatVerb final : public Verb {
   ChatSession::Options options_;
   std::string template_;
   std::string load_;
+  std::string session_;
   bool json_ = false;
 };
 

@@ -1,6 +1,7 @@
 // The state of a conversation on the terminal, and its commands.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,11 @@ class ChatSession {
   Status Handle(const std::string& line);
   bool finished() const { return finished_; }
 
+  /// Writes the conversation and its KV cache (Engine::SaveSession), if anything was said.
+  Status SaveSession(const std::filesystem::path& file);
+  /// Goes on with a conversation that SaveSession wrote; on errors this one is as it was.
+  Status LoadSession(const std::filesystem::path& file);
+
  private:
   struct Command;
   static const std::vector<Command>& Commands();
@@ -54,6 +60,7 @@ class ChatSession {
   const Options& options_;
   std::vector<Message> messages_;
   std::optional<GenerationOutput> last_;
+  bool kept_ = false;  // the engine keeps this conversation's sequence
   uint64_t turn_ = 0;  // answers so far: each draws from its own stream of the seed
   bool finished_ = false;
 };

@@ -43,6 +43,11 @@ class ChatFormat {
   std::vector<std::string> stop_;
 };
 
+/// {"messages": [{"role", "content"}, …]}.
+boost::json::object ConversationJson(const std::vector<Message>& messages);
+/// The messages of such an object; everything about it is checked. `what` names it in errors.
+Result<std::vector<Message>> ParseConversation(const boost::json::value& document, const std::string& what);
+
 /// Writes {"messages": [{"role", "content"}, …]} beside `file` and renames it over: the old file stays whole on errors.
 Status SaveConversation(const std::filesystem::path& file, const std::vector<Message>& messages);
 

@@ -32,6 +32,10 @@ class GenerateVerb final : public Verb {
     flags.Text("--template,--chat-template", "FILE|chatml", &template_, "With --chat: the template.", "the model's");
     flags.Switch("--parse-special", &parse_special_, "Read special tokens written in the prompt as such.",
                  "--no-parse-special", "on; off with --chat");
+    flags.Text(
+        "--session,--prompt-cache", "FILE", &session_,
+        "Take from FILE, if there is one, the KV cache of what its text and the prompt begin with alike, and write "
+        "that of prompt and answer there.");
     model_.AddAll(flags);
     sampling_.AddSampling(flags);
     beams_.Add(flags);
@@ -62,13 +66,27 @@ class GenerateVerb final : public Verb {
                      sampling_.MaxNewTokens(engine->defaults(), prompt_tokens, engine->context()));
     RETURN_IF_ERROR(beams_.Apply(engine->defaults(), &request));
     request.skip_special = !special_;
+    if (!session_.empty()) RETURN_IF_ERROR(BeginSession(*engine, request));
     // Only from here on: while the prompt is typed and the model loaded, Ctrl-C ends the program as always.
     CatchInterrupts();
     request.interrupted = Interrupted;
-    return Generate(*engine, text, request);
+    const Status status = Generate(*engine, text, request);
+    const bool done = status.ok() || status.code() == StatusCode::kCancelled;  // stopped: what there is is right
+    if (!session_.empty() && done) RETURN_IF_ERROR(engine->SaveSession(session_));
+    return status;
   }
 
  private:
+  Status BeginSession(Engine& engine, GenerationRequest& request) const {
+    if (request.n != 1 || request.beams.num_beams > 1) {
+      return InvalidArgument("--session keeps one sequence; there are several samples or beams");
+    }
+    request.keep = true;
+    if (!SessionExists(session_)) return engine.CheckSessions();
+    const auto note = engine.LoadSession(session_);
+    return note.ok() ? OkStatus() : note.status();
+  }
+
   Result<std::vector<TokenId>> Encode(Engine& engine, const std::string& text, std::vector<std::string>* stop) const {
     if (!chat_) return engine.tokenizer()->Encode(text, {.parse_special = parse_special_.value_or(true)});
     ASSIGN_OR_RETURN(const ChatFormat format, ChatFormat::Make(engine, template_));
@@ -144,6 +162,7 @@ class GenerateVerb final : public Verb {
   BeamFlags beams_;
   std::string system_;
   std::string template_;
+  std::string session_;
   std::optional<bool> parse_special_;
   bool chat_ = false;
   bool stream_ = true;

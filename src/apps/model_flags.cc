@@ -260,6 +260,11 @@ std::optional<std::filesystem::path> ConfigAlone(const std::filesystem::path& pa
   return path / "config.json";
 }
 
+bool SessionExists(const std::string& path) {
+  std::error_code error;
+  return !path.empty() && std::filesystem::symlink_status(path, error).type() != std::filesystem::file_type::not_found;
+}
+
 void ShowPlan(const MemoryPlan& plan, int64_t available) {
   WriteStderr(plan.Text(available));
   if (!plan.note.empty()) Note(plan.note);

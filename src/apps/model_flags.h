@@ -68,6 +68,9 @@ std::optional<std::filesystem::path> ConfigAlone(const std::filesystem::path& pa
 /// needs and what is free, and how the context was chosen, unless `quiet`.
 Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOptions options, bool quiet);
 
+/// Whether there is something at `path` to load as a session, be it a broken link.
+bool SessionExists(const std::string& path);
+
 /// A policy as --cache has it: "dynamic", "window:256", "sink:4,256". InvalidArgument says what is wrong with it.
 Result<CachePolicy> ParseCachePolicy(std::string_view text);
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "engine/generation.h"
 #include "engine/generation_config.h"
+#include "engine/session_file.h"
 #include "engine/step_runner.h"
 #include "model/activation_bytes.h"
 
@@ -34,6 +35,7 @@ struct Engine::Impl {
 
   Status PlanRun(const DecoderSpec& spec, const WeightNeed& weights);
   Status CheckRequest(const GenerationRequest& request) const;
+  Result<SessionLimits> Sessions() const;
   Status RunText(std::span<const TokenId> tokens, int64_t first_row, bool one_by_one, const LogitConsumer& consume);
   Status RunWindows(std::span<const TokenId> tokens, int64_t first_row, int64_t every, const LogitConsumer& consume);
 };
@@ -254,6 +256,39 @@ Result<GenerationOutput> Engine::Generate(const GenerationRequest& request, cons
 void Engine::DropKept() {
   if (impl_->kept.seq) impl_->cache->Release(*impl_->kept.seq);
   impl_->kept = {};
+}
+
+Result<SessionLimits> Engine::Impl::Sessions() const {
+  if (options.cache.Recomputes() || !cache->SlotsArePositions()) {
+    return Unsupported("sessions are of caches that keep every token: --cache dynamic or static, not {}",
+                       options.cache.Text());
+  }
+  const AttentionMode& attention = options.attention;
+  return SessionLimits{.identity = fmt::format("model {} in {}, KV cache {}, attention pattern {}:{}", model->hash(),
+                                               DTypeName(model->dtype()), KvTypeName(plan.kv_type),
+                                               static_cast<int>(attention.pattern), attention.k),
+                       .layers = static_cast<int64_t>(model->kv_shapes().size()),
+                       .vocab = model->spec().vocab_size,
+                       .tokens = plan.context};
+}
+
+Status Engine::CheckSessions() const { return impl_->Sessions().status(); }
+
+Status Engine::SaveSession(const std::filesystem::path& file, std::string note) {
+  ASSIGN_OR_RETURN(const SessionLimits limits, impl_->Sessions());
+  const KeptSequence& kept = impl_->kept;
+  if (!kept.seq || kept.tokens.empty()) return InvalidArgument("{}: there is no sequence to save", file.string());
+  return kvasir::SaveSession(file, limits,
+                             {.tokens = kept.tokens, .planned_length = kept.planned_length, .note = std::move(note)},
+                             *impl_->cache, *kept.seq);
+}
+
+Result<std::string> Engine::LoadSession(const std::filesystem::path& file) {
+  ASSIGN_OR_RETURN(const SessionLimits limits, impl_->Sessions());
+  SeqId seq = 0;
+  ASSIGN_OR_RETURN(Session session, kvasir::LoadSession(file, limits, *impl_->cache, [this] { DropKept(); }, &seq));
+  impl_->kept = {.seq = seq, .tokens = std::move(session.tokens), .planned_length = session.planned_length};
+  return std::move(session.note);
 }
 
 /// Runs `tokens` from an empty cache.

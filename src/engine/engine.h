@@ -171,6 +171,15 @@ class Engine {
   /// Forgets the sequence kept for reuse.
   void DropKept();
 
+  /// Whether this engine's cache can be saved and loaded as a session at all.
+  Status CheckSessions() const;
+  /// Writes the sequence kept for reuse (GenerationRequest::keep), and a note of the caller's, so that another process
+  /// can go on with it (K5); see engine/session_file.h. InvalidArgument when there is none, Unsupported for caches that
+  /// forget tokens or keep nothing.
+  Status SaveSession(const std::filesystem::path& file, std::string note = {});
+  /// Makes a saved sequence the one kept for reuse and returns its note. On errors nothing has changed.
+  Result<std::string> LoadSession(const std::filesystem::path& file);
+
  private:
   struct Impl;
   explicit Engine(std::unique_ptr<Impl> impl);

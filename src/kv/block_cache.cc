@@ -242,6 +242,19 @@ KvView BlockCache::View(SeqId seq, int layer) const {
   return view;
 }
 
+std::span<std::byte> BlockCache::Block(SeqId seq, int layer, int64_t block) {
+  const auto at = static_cast<size_t>(layer);
+  const std::vector<std::byte*>& data = At(seq).tables[at].data;
+  KVASIR_CHECK(at < layers_.size() && block >= 0 && static_cast<size_t>(block) < data.size());
+  return {data[static_cast<size_t>(block)], static_cast<size_t>(layers_[at].layout.bytes)};
+}
+
+void BlockCache::ClearUnused(SeqId seq) {
+  Sequence& sequence = At(seq);
+  const auto blocks = static_cast<int64_t>(sequence.tables[0].data.size());
+  ClearSlots(sequence, sequence.length, blocks * block_slots());
+}
+
 int64_t BlockCache::BytesInUse() const {
   int64_t bytes = 0;
   for (const auto& pool : pools_) bytes += pool->in_use() * pool->block_bytes();

@@ -27,6 +27,10 @@ class BlockCache : public KvCache {
   KvRun RunAt(SeqId, int64_t position) const override { return {position, std::numeric_limits<int64_t>::max()}; }
   KvView View(SeqId seq, int layer) const override;
   int64_t BytesInUse() const override;
+  int64_t BlockSlots() const final { return block_slots(); }
+  int64_t BlockBytes(int layer) const final { return layers_[static_cast<size_t>(layer)].layout.bytes; }
+  std::span<std::byte> Block(SeqId seq, int layer, int64_t block) final;
+  void ClearUnused(SeqId seq) final;
 
  protected:
   struct Layer {

@@ -125,6 +125,17 @@ class KvCache {
   /// head_dim]. No rows where the cache wants none. Valid until the next non-const call.
   virtual MatView<float> SinkKeys(SeqId, int /*layer*/) const { return {}; }
 
+  /// Whether the token at position p is in slot p and its key and value are all there is to know of it, so that
+  /// sequences can be saved block by block.
+  virtual bool SlotsArePositions() const { return true; }
+  virtual int64_t BlockSlots() const = 0;
+  virtual int64_t BlockBytes(int layer) const = 0;
+  /// A sequence's block of slots [block · BlockSlots(), …) in `layer`, as kernels read it, to be saved or, of reserved
+  /// slots, to be filled. Valid until the next non-const call.
+  virtual std::span<std::byte> Block(SeqId seq, int layer, int64_t block) = 0;
+  /// Makes the values of slots behind the committed ones zeros, as they were before blocks were filled.
+  virtual void ClearUnused(SeqId seq) = 0;
+
   /// Bytes of blocks in use, counting shared blocks once.
   virtual int64_t BytesInUse() const = 0;
 

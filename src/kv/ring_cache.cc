@@ -152,6 +152,8 @@ class RingCache final : public BlockCache {
     return {bound_.sinks, ring.dropped};
   }
 
+  bool SlotsArePositions() const override { return false; }
+
   MatView<float> SinkKeys(SeqId seq, int layer) const override {
     if (sink_pool_ == nullptr) return {};
     auto* keys = reinterpret_cast<float*>(sink_pool_->data(RingOf(seq).sink_keys));

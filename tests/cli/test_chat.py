@@ -1,6 +1,7 @@
 """kvasir chat, fed from a pipe."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -58,6 +59,23 @@ class Chat(CliTest):
         self.assertEqual(len(json.load(open(file))["messages"][4]), 2)
         self.chat("Go on.", f"/save {file}", args=["--load", file])
         self.assertEqual(len(json.load(open(file))["messages"]), 7)
+
+    def test_a_session_goes_on_in_another_process(self):
+        lines = ["Tell me a story.", "And then?", "Why?"]
+        for args in (["--temp", "0"], ["--temp", "0.9", "--seed", "3"]):
+            session, a, b = self.path("session"), self.path("a.json"), self.path("b.json")
+            self.chat(*lines, f"/save {a}", args=args)
+            for i, line in enumerate(lines):
+                run = self.chat(line, f"/save {b}", args=[*args, "--session", session, "--figures"])
+                self.assertEqual("cached" in run.err, i > 0, run)
+            self.assertEqual(json.load(open(a)), json.load(open(b)))
+            os.remove(session)
+        self.chat("/clear", args=["--session", session])
+        self.assertFalse(os.path.exists(session))  # nothing was said
+        self.write("session", "not one")
+        self.fails("chat", "--template", self.template, "--session", session, says=["is no session file", session])
+        self.assertEqual(open(session).read(), "not one")
+        self.fails("chat", "--session", session, "--load", a, says="two conversations")
 
     def test_regenerate_and_clear(self):
         a, b = self.path("a.json"), self.path("b.json")

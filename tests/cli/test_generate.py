@@ -101,6 +101,50 @@ class Generate(CliTest):
         for pattern in ("local:1000", "sparse:1000", "atrous:1"):
             self.assertEqual(self.ids("--temp", "0", "-n", "32", "--attention", pattern), full)
 
+    def test_a_session_goes_on_in_another_process(self):
+        session = self.path("session")
+        for cache in ("dynamic", "static"):
+            args = ["-n", "30", "--temp", "0", "--ignore-eos", "--cache", cache]
+            first = self.json("-p", PROMPT, *args, "--session", session)
+            longer = ["-p", PROMPT + first["text"], *args]
+            expected = self.json(*longer)
+            run = self.json(*longer, "--session", session)
+            self.assertEqual(run["token_ids"], expected["token_ids"])
+            if run["prompt_token_ids"] == first["prompt_token_ids"] + first["token_ids"]:
+                self.assertEqual(run["timings"]["cached_tokens"], len(run["prompt_token_ids"]) - 1)
+            self.assertGreaterEqual(run["timings"]["cached_tokens"], len(first["prompt_token_ids"]))
+            other = self.json("-p", "Quite another text", *args, "--session", session)  # shares at most the first token
+            self.assertLessEqual(other["timings"]["cached_tokens"], 1)
+            os.remove(session)
+
+    def test_sessions_that_cannot_be(self):
+        session = self.path("session")
+        for args in (["--cache", "none"], ["--cache", "sink:4,64"], ["--num-beams", "2"], ["--num-samples", "2"]):
+            run = kvasir("generate", "-p", "x", "-n", "2", "--session", session, *args)
+            self.assertEqual(run.code, 1, run)
+            self.assertIn("session", run.err)
+        self.assertEqual(os.listdir(self.folder), [])
+        self.ok("generate", "-p", "x", "-n", "2", "--session", session)
+        before = open(session, "rb").read()
+        os.symlink(session, self.path("link"))
+        for args in (["--kv-type", "i4"], ["--session", self.path("link")], ["--attention", "local:3"]):
+            self.fails("generate", "-p", "x", "-n", "2", "--session", session, *args, says=": error: ")
+        self.assertEqual(open(session, "rb").read(), before)
+
+    def test_a_session_is_whole_whenever_its_writer_is_killed(self):
+        session = self.path("session")
+        self.ok("generate", "-p", "x", "-n", "2", "--session", session)
+        command = [PROGRAM, "generate", "-p", PROMPT, "-n", "200", "--ignore-eos", "--session", session]
+        start = time.monotonic()
+        subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        whole = time.monotonic() - start
+        for i in range(16):
+            process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(whole * (0.6 + i * 0.03))  # it writes at its end
+            process.kill()
+            process.wait()
+            self.ok("generate", "-p", PROMPT, "-n", "1", "--session", session)  # what is damaged would be refused
+
     def test_lengths(self):
         ids = self.ids("-n", "-1", "-c", "40", "--ignore-eos")
         prompt = len(self.json("-p", PROMPT, "-n", "1")["prompt_token_ids"])
