@@ -49,7 +49,7 @@ class ChatVerb final : public Verb {
       RETURN_IF_ERROR(SessionExists(session_) ? session.LoadSession(session_) : engine->CheckSessions());
     }
     CatchInterrupts();
-    const Status status = Converse(session);
+    Status status = Converse(session);
     if (!session_.empty()) RETURN_IF_ERROR(session.SaveSession(session_));
     return status;
   }

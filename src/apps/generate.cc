@@ -70,7 +70,7 @@ class GenerateVerb final : public Verb {
     // Only from here on: while the prompt is typed and the model loaded, Ctrl-C ends the program as always.
     CatchInterrupts();
     request.interrupted = Interrupted;
-    const Status status = Generate(*engine, text, request);
+    Status status = Generate(*engine, text, request);
     const bool done = status.ok() || status.code() == StatusCode::kCancelled;  // stopped: what there is is right
     if (!session_.empty() && done) RETURN_IF_ERROR(engine->SaveSession(session_));
     return status;

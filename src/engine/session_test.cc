@@ -52,8 +52,8 @@ class SessionTest : public ::testing::Test {
     return output.ok() ? *std::move(output) : GenerationOutput{};
   }
   static std::vector<TokenId> Prompt(int32_t count) {
-    std::vector<TokenId> tokens;
-    for (int32_t i = 0; i < count; ++i) tokens.push_back((i * 37 + 11) % 4000);
+    std::vector<TokenId> tokens(static_cast<size_t>(count));
+    for (int32_t i = 0; i < count; ++i) tokens[static_cast<size_t>(i)] = (i * 37 + 11) % 4000;
     return tokens;
   }
   static std::vector<TokenId> Joined(std::vector<TokenId> a, const std::vector<TokenId>& b) {
