@@ -106,7 +106,6 @@ Result<bool> ChatSession::Answer() {
     return false;
   }
   ++turn_;
-  kept_ = true;
   last_ = *std::move(result);
   const GeneratedSample& sample = last_->samples.front();
   messages_.push_back({"assistant", sample.text});
@@ -171,7 +170,6 @@ Status ChatSession::Load(std::string_view file) {
 }
 
 Status ChatSession::SaveSession(const std::filesystem::path& file) {
-  if (!kept_) return OkStatus();
   boost::json::object note = ConversationJson(messages_);
   note["turn"] = turn_;
   return engine_.SaveSession(file, boost::json::serialize(note));
@@ -179,24 +177,18 @@ Status ChatSession::SaveSession(const std::filesystem::path& file) {
 
 Status ChatSession::LoadSession(const std::filesystem::path& file) {
   ASSIGN_OR_RETURN(const std::string note, engine_.LoadSession(file));
-  const auto read = [&]() -> Status {
-    ASSIGN_OR_RETURN(const boost::json::value document, ParseJson(note, file.string()));
-    ASSIGN_OR_RETURN(messages_, ParseConversation(document, file.string()));
-    const boost::json::value* turn = document.as_object().if_contains("turn");
-    turn_ = turn && turn->is_int64() && turn->as_int64() > 0 ? static_cast<uint64_t>(turn->as_int64()) : 0;
-    return OkStatus();
-  };
-  const Status status = read();
-  if (!status.ok()) engine_.DropKept();
-  kept_ = status.ok();
-  return status;
+  if (note.empty()) return InvalidArgument("{}: holds no conversation; generate --session wrote it", file.string());
+  ASSIGN_OR_RETURN(const boost::json::value document, ParseJson(note, file.string()));
+  ASSIGN_OR_RETURN(messages_, ParseConversation(document, file.string()));
+  const boost::json::value* turn = document.as_object().if_contains("turn");
+  turn_ = turn && turn->is_int64() && turn->as_int64() > 0 ? static_cast<uint64_t>(turn->as_int64()) : 0;
+  return OkStatus();
 }
 
 Status ChatSession::Clear(std::string_view) {
   messages_.clear();
   if (!options_.system.empty()) messages_.push_back({"system", options_.system});
   engine_.DropKept();
-  kept_ = false;
   last_.reset();
   return OkStatus();
 }

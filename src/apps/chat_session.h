@@ -32,9 +32,9 @@ class ChatSession {
   Status Handle(const std::string& line);
   bool finished() const { return finished_; }
 
-  /// Writes the conversation and its KV cache (Engine::SaveSession), if anything was said.
+  /// Writes the conversation and what the engine kept of it (Engine::SaveSession).
   Status SaveSession(const std::filesystem::path& file);
-  /// Goes on with a conversation that SaveSession wrote; on errors this one is as it was.
+  /// Goes on with a conversation that SaveSession wrote; on errors this one is as it was, but for the engine's cache.
   Status LoadSession(const std::filesystem::path& file);
 
  private:
@@ -60,7 +60,6 @@ class ChatSession {
   const Options& options_;
   std::vector<Message> messages_;
   std::optional<GenerationOutput> last_;
-  bool kept_ = false;  // the engine keeps this conversation's sequence
   uint64_t turn_ = 0;  // answers so far: each draws from its own stream of the seed
   bool finished_ = false;
 };

@@ -70,10 +70,7 @@ class GenerateVerb final : public Verb {
     // Only from here on: while the prompt is typed and the model loaded, Ctrl-C ends the program as always.
     CatchInterrupts();
     request.interrupted = Interrupted;
-    Status status = Generate(*engine, text, request);
-    const bool done = status.ok() || status.code() == StatusCode::kCancelled;  // stopped: what there is is right
-    if (!session_.empty() && done) RETURN_IF_ERROR(engine->SaveSession(session_));
-    return status;
+    return Generate(*engine, text, request);
   }
 
  private:
@@ -83,8 +80,9 @@ class GenerateVerb final : public Verb {
     }
     request.keep = true;
     if (!SessionExists(session_)) return engine.CheckSessions();
-    const auto note = engine.LoadSession(session_);
-    return note.ok() ? OkStatus() : note.status();
+    ASSIGN_OR_RETURN(const std::string note, engine.LoadSession(session_));
+    if (note.empty()) return OkStatus();
+    return InvalidArgument("{}: holds a conversation; chat --session goes on with it", session_);
   }
 
   Result<std::vector<TokenId>> Encode(Engine& engine, const std::string& text, std::vector<std::string>* stop) const {
@@ -116,6 +114,10 @@ class GenerateVerb final : public Verb {
     } else {
       RETURN_IF_ERROR(streaming ? WriteStdout("\n") : WriteSamples(text, output));
       WriteStderr(Figures(engine, output));
+    }
+    // A prompt that was stopped before its answer began does not replace what an earlier run has saved.
+    if (!session_.empty() && !output.samples.front().token_ids.empty()) {
+      RETURN_IF_ERROR(engine.SaveSession(session_));
     }
     return Interrupted() ? Status(StatusCode::kCancelled, "") : OkStatus();
   }

@@ -7,11 +7,15 @@
 #include "decode/softmax.h"
 #include "engine/engine.h"
 #include "engine/step_runner.h"
+#include "engine/testing.h"
 
 namespace kvasir {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::Ids;
+using testing::LoadOrDie;
+using testing::Request;
 
 const CachePolicy kWindow16 = {CacheMode::kWindow, {16, 0}};
 const CachePolicy kSink16 = {CacheMode::kSink, {16, 4}};
@@ -34,26 +38,6 @@ EngineOptions Options(const CachePolicy& cache, const std::string& model = "llam
   options.cache = cache;
   options.threads = 2;
   return options;
-}
-
-std::unique_ptr<Engine> LoadOrDie(const EngineOptions& options) {
-  auto engine = Engine::Load(options);
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return *std::move(engine);
-}
-
-GenerationRequest Request(std::vector<TokenId> prompt, int32_t n_tokens) {
-  GenerationRequest request;
-  request.prompt = std::move(prompt);
-  request.max_new_tokens = n_tokens;
-  request.sampling.ignore_eos = true;
-  return request;
-}
-
-std::vector<TokenId> Ids(Engine& engine, const GenerationRequest& request) {
-  auto output = engine.Generate(request);
-  EXPECT_TRUE(output.ok()) << output.status().message();
-  return output.ok() ? output->samples[0].token_ids : std::vector<TokenId>();
 }
 
 std::vector<std::vector<float>> Logits(Engine& engine, std::span<const TokenId> tokens, const LogitRows& rows) {

@@ -277,10 +277,9 @@ Status Engine::CheckSessions() const { return impl_->Sessions().status(); }
 Status Engine::SaveSession(const std::filesystem::path& file, std::string note) {
   ASSIGN_OR_RETURN(const SessionLimits limits, impl_->Sessions());
   const KeptSequence& kept = impl_->kept;
-  if (!kept.seq || kept.tokens.empty()) return InvalidArgument("{}: there is no sequence to save", file.string());
   return kvasir::SaveSession(file, limits,
                              {.tokens = kept.tokens, .planned_length = kept.planned_length, .note = std::move(note)},
-                             *impl_->cache, *kept.seq);
+                             *impl_->cache, kept.seq.value_or(0));
 }
 
 Result<std::string> Engine::LoadSession(const std::filesystem::path& file) {

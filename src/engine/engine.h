@@ -173,11 +173,12 @@ class Engine {
 
   /// Whether this engine's cache can be saved and loaded as a session at all.
   Status CheckSessions() const;
-  /// Writes the sequence kept for reuse (GenerationRequest::keep), and a note of the caller's, so that another process
-  /// can go on with it (K5); see engine/session_file.h. InvalidArgument when there is none, Unsupported for caches that
+  /// Writes the sequence kept for reuse (GenerationRequest::keep; none is one without tokens), and a note of the
+  /// caller's, so that another process can go on with it (K5); see engine/session_file.h. Unsupported for caches that
   /// forget tokens or keep nothing.
   Status SaveSession(const std::filesystem::path& file, std::string note = {});
-  /// Makes a saved sequence the one kept for reuse and returns its note. On errors nothing has changed.
+  /// Makes a saved sequence the one kept for reuse and returns its note. A file that is refused changes nothing; when
+  /// memory runs out, or the file changes while it is read, no sequence is kept.
   Result<std::string> LoadSession(const std::filesystem::path& file);
 
  private:

@@ -8,11 +8,14 @@
 #include <limits>
 
 #include "base/limits.h"
+#include "engine/testing.h"
 
 namespace kvasir {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::Ids;
+using testing::LoadOrDie;
 
 const std::vector<TokenId> kPrompt = {5, 17, 99, 3, 42, 77, 8, 120, 64, 31, 2, 90};
 
@@ -25,25 +28,7 @@ EngineOptions Options(CacheMode cache = CacheMode::kDynamic, int threads = 2) {
   return options;
 }
 
-std::unique_ptr<Engine> LoadOrDie(const EngineOptions& options) {
-  auto engine = Engine::Load(options);
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return *std::move(engine);
-}
-
-GenerationRequest Request(int32_t n_tokens = 20) {
-  GenerationRequest request;
-  request.prompt = kPrompt;
-  request.max_new_tokens = n_tokens;
-  request.sampling.ignore_eos = true;
-  return request;
-}
-
-std::vector<TokenId> Ids(Engine& engine, const GenerationRequest& request) {
-  auto output = engine.Generate(request);
-  EXPECT_TRUE(output.ok()) << output.status().message();
-  return output.ok() ? output->samples[0].token_ids : std::vector<TokenId>();
-}
+GenerationRequest Request(int32_t n_tokens = 20) { return testing::Request(kPrompt, n_tokens); }
 
 TEST(Engine, GreedyTextIsTheSameForEveryCacheChunkAndThreadCount) {
   for (const std::optional<KvType> kv_type : {std::optional<KvType>(), {KvType::kI8}, {KvType::kI4}}) {

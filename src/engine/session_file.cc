@@ -152,7 +152,7 @@ Result<Session> ReadHead(Reader& reader, const SessionLimits& limits, const KvCa
                            head.version, kVersion);
   }
   if (head.identity_bytes > kMostIdentityBytes || head.note_bytes > static_cast<uint64_t>(kMostNoteBytes) ||
-      head.tokens < 1 || head.tokens > static_cast<uint64_t>(kMostKvTokens) ||
+      head.tokens > static_cast<uint64_t>(kMostKvTokens) ||
       head.planned_length > static_cast<uint64_t>(kMostKvTokens)) {
     return InvalidData("{}: is damaged: {} tokens, {} bytes of notes", reader.Name(), head.tokens, head.note_bytes);
   }
@@ -160,7 +160,8 @@ Result<Session> ReadHead(Reader& reader, const SessionLimits& limits, const KvCa
   RETURN_IF_ERROR(reader.Read(std::as_writable_bytes(std::span(identity))));
   if (identity != limits.identity) {
     std::ranges::replace_if(identity, [](unsigned char c) { return c < ' ' || c > '~'; }, '?');
-    return InvalidArgument("{}: was saved with {}, but this is {}", reader.Name(), identity, limits.identity);
+    return InvalidArgument("{}: was saved with {}, but this is {}; give the same model and flags, or another file",
+                           reader.Name(), identity, limits.identity);
   }
   const auto tokens = static_cast<int64_t>(head.tokens);
   if (head.layers != static_cast<uint64_t>(limits.layers) ||
@@ -205,10 +206,10 @@ Status ForBlocks(KvCache& cache, SeqId seq, int64_t layers, int64_t tokens, cons
 Status SaveSession(const std::filesystem::path& file, const SessionLimits& limits, const Session& session,
                    KvCache& cache, SeqId seq) {
   const auto tokens = static_cast<int64_t>(session.tokens.size());
-  KVASIR_CHECK(cache.SlotsArePositions() && cache.KeptTokens(seq) == tokens);
-  if (tokens < 1 || static_cast<int64_t>(session.note.size()) > kMostNoteBytes) {
-    return InvalidArgument("{}: a session of {} tokens with {} bytes of notes cannot be saved", file.string(), tokens,
-                           session.note.size());
+  KVASIR_CHECK(cache.SlotsArePositions() && (tokens == 0 || cache.KeptTokens(seq) == tokens));
+  if (static_cast<int64_t>(session.note.size()) > kMostNoteBytes) {
+    return InvalidArgument("{}: {} bytes of notes; a session holds {}", file.string(), session.note.size(),
+                           kMostNoteBytes);
   }
   Head head = {};
   std::memcpy(head.magic, kMagic, sizeof(kMagic));

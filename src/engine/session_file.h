@@ -30,8 +30,8 @@ struct SessionLimits {
   int64_t tokens = 0;
 };
 
-/// Writes the sequence, whose committed tokens are session.tokens. The file appears whole or stays as it was.
-/// REQUIRES: cache.SlotsArePositions().
+/// Writes the sequence, whose committed tokens are session.tokens; without tokens `seq` is not looked at. The file
+/// appears whole or stays as it was. REQUIRES: cache.SlotsArePositions().
 Status SaveSession(const std::filesystem::path& file, const SessionLimits& limits, const Session& session,
                    KvCache& cache, SeqId seq);
 
