@@ -5,6 +5,7 @@
 #include <boost/json/array.hpp>
 
 #include "apps/bench_kernels.h"
+#include "apps/bench_ladder.h"
 #include "apps/bench_run.h"
 #include "apps/model_flags.h"
 #include "apps/report.h"
@@ -40,7 +41,8 @@ class BenchVerb final : public Verb {
   std::string_view summary() const override { return "Measure tokens per second and percent of the machine's limit."; }
   std::string_view description() const override {
     return "usage: kvasir bench [-m MODEL] [-p LIST] [-n LIST] [-b LIST] [-r N] [-o table|json|md]\n"
-           "       kvasir bench --kernels [--formats LIST] [-t N] [-r N]\n\n"
+           "       kvasir bench --kernels [--formats LIST] [-t N] [-r N]\n"
+           "       kvasir bench --ladder auto,int8,nf4 [-m MODEL] [--tests LIST] [-r N]\n\n"
            "pp512 runs a prompt of 512 tokens, tg128 generates 128 one after another, tg32@b16 takes 32 steps of 16\n"
            "sequences. The limits are measured in this process, before and after every run: reading memory, and\n"
            "multiply-adds. Percent of the limit counts the bytes really read and the operations really done, each run\n"
@@ -57,6 +59,9 @@ class BenchVerb final : public Verb {
     flags.Int("-r,--repetitions", "N", &repetitions_, 1, 10000, "Runs of each test.");
     flags.Switch("--kernels", &kernels_, "Time every matrix kernel by itself, without a model.");
     flags.Text("--formats", "LIST", &formats_, "With --kernels: weight formats such as q4_0,bf16.");
+    flags.Text("--ladder", "LIST", &ladder_,
+               "Precisions that take turns step by step: auto, int8, nf4, fp4 (as --weights), or other files of the "
+               "model; their ratios hold however the machine's speed drifts.");
     flags.Switch("--limits", &limits_, "Measure the machine's limits.", "--no-limits");
     flags.Group("Model");
     model_.AddModel(flags);
@@ -93,6 +98,16 @@ class BenchVerb final : public Verb {
     }
     ASSIGN_OR_RETURN(const std::vector<BenchTest> tests, Tests());
     ASSIGN_OR_RETURN(path_, FindModel(model_.model));
+    if (!ladder_.empty()) {
+      if (model_.weights || !limits_) return InvalidArgument("--ladder goes neither with --weights nor --no-limits");
+      return RunLadderBench({.rungs = ladder_,
+                             .model = path_,
+                             .engine = model_.Options(),
+                             .chunk = chunk_,
+                             .tests = tests,
+                             .repetitions = repetitions_,
+                             .form = format_});
+    }
     const EngineOptions options = model_.Options();
     ThreadPool pool(options.threads > 0 ? options.threads : AvailableProcessors());
     ExecContext ctx{.pool = &pool, .round_weights = !model_.exact_prefill};
@@ -182,13 +197,7 @@ class BenchVerb final : public Verb {
   }
 
   RunShape Shape(const BenchTest& test, const WeightNeed& weights, const ExecContext& ctx) const {
-    EngineOptions options = model_.Options();
-    options.context = test.Length();
-    options.prefill_chunk = std::max(chunk_, test.batch);
-    options.max_sequences = test.batch;
-    RunShape run = PlannedRun(options, weights, ctx.pool->size(), *ctx.kernels);
-    run.full_sequences = test.batch;
-    return run;
+    return BenchShape(test, model_.Options(), chunk_, weights, ctx.pool->size(), *ctx.kernels);
   }
 
   Status RunAll(const std::vector<BenchTest>& tests, const Model& model, ExecContext& ctx, CeilingMeter* meter,
@@ -205,7 +214,7 @@ class BenchVerb final : public Verb {
       const RunShape run = Shape(test, {.dtypes = {model.dtype()}}, ctx);
       ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache,
                        MakeKvCache(run.cache, CacheConfig(model.spec(), model.kv_shapes(), run)));
-      StepRunner runner(model, *cache, ctx, std::max(chunk_, test.batch), model_.attention);
+      StepRunner runner(model, *cache, ctx, run.chunk, model_.attention);
       ASSIGN_OR_RETURN(rows[i].result, RunBenchTest(test, repetitions_, model, *cache, runner, meter));
       rows[i].memory = ReportMemory(model);
     }
@@ -310,6 +319,7 @@ class BenchVerb final : public Verb {
   int32_t repetitions_ = 5;
   ReportForm format_ = ReportForm::kTable;
   std::string formats_;
+  std::string ladder_;
   bool kernels_ = false;
   bool limits_ = true;
   bool json_ = false;

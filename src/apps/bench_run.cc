@@ -21,27 +21,6 @@ std::vector<TokenId> SomeTokens(int64_t count, int32_t vocab, uint64_t seed) {
   return tokens;
 }
 
-// The sequences of one run, released at its end.
-class Sequences {
- public:
-  explicit Sequences(KvCache& cache) : cache_(cache) {}
-  ~Sequences() {
-    for (SeqId seq : seqs_) cache_.Release(seq);
-  }
-  Status Create(int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      ASSIGN_OR_RETURN(const SeqId seq, cache_.Create());
-      seqs_.push_back(seq);
-    }
-    return OkStatus();
-  }
-  const std::vector<SeqId>& seqs() const { return seqs_; }
-
- private:
-  KvCache& cache_;
-  std::vector<SeqId> seqs_;
-};
-
 struct RunTime {
   double seconds = 0;
   double read_bytes_per_s = 0;  // between the steps of decoding with a meter
@@ -51,43 +30,16 @@ struct RunTime {
 // the steps of decoding, which is not counted as their time: the speed of memory may change several times in a run.
 Result<RunTime> TimeRun(const BenchTest& test, int64_t steps, const Model& model, KvCache& cache, StepRunner& runner,
                         CeilingMeter* meter) {
-  constexpr int64_t kReadBytes = 64 << 20;
-  const int32_t vocab = model.spec().vocab_size;
-  const int64_t planned = cache.bound().Reach(test.Length());
-  Sequences sequences(cache);
-  RETURN_IF_ERROR(sequences.Create(test.batch));
-  const auto run = [&](int64_t tokens_each, uint64_t seed) -> Status {
-    const std::vector<TokenId> tokens = SomeTokens(tokens_each * test.batch, vocab, seed);
-    std::vector<StepInput> inputs;
-    inputs.reserve(static_cast<size_t>(test.batch));
-    for (int64_t i = 0; i < test.batch; ++i) {
-      inputs.push_back(
-          {.seq = sequences.seqs()[static_cast<size_t>(i)],
-           .tokens = std::span(tokens).subspan(static_cast<size_t>(i * tokens_each), static_cast<size_t>(tokens_each)),
-           .planned_length = planned});
-    }
-    const auto logits = runner.Run(inputs);
-    return logits.ok() ? OkStatus() : logits.status();
-  };
-  if (test.depth > 0) RETURN_IF_ERROR(run(test.depth, 1));
-  runner.ctx().counters = {};
+  BenchSteps run(test, model, cache, runner);
+  RETURN_IF_ERROR(run.Start());
   RunTime time;
-  const auto step = [&](int64_t tokens, uint64_t seed) -> Status {
-    const auto start = std::chrono::steady_clock::now();
-    RETURN_IF_ERROR(run(tokens, seed));
-    time.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return OkStatus();
-  };
-  if (test.prefill) {
-    RETURN_IF_ERROR(step(test.tokens, 2));
-    return time;
-  }
   double seconds_per_byte = 0;
-  for (int64_t i = 0; i < steps; ++i) {
-    RETURN_IF_ERROR(step(1, static_cast<uint64_t>(i) + 3));
-    if (meter != nullptr) seconds_per_byte += 1 / meter->ReadSome(kReadBytes);
+  for (int64_t i = 0; i < (test.prefill ? 1 : steps); ++i) {
+    ASSIGN_OR_RETURN(const double seconds, run.Step());
+    time.seconds += seconds;
+    if (meter != nullptr && !test.prefill) seconds_per_byte += 1 / meter->ReadSome(kBenchReadBytes);
   }
-  if (meter != nullptr) time.read_bytes_per_s = static_cast<double>(steps) / seconds_per_byte;
+  if (seconds_per_byte > 0) time.read_bytes_per_s = static_cast<double>(steps) / seconds_per_byte;
   return time;
 }
 
@@ -101,11 +53,60 @@ Ceilings Combine(const Ceilings& a, const Ceilings& b, const Fn& fn) {
 
 }  // namespace
 
+BenchSteps::BenchSteps(const BenchTest& test, const Model& model, KvCache& cache, StepRunner& runner)
+    : test_(test), model_(model), cache_(cache), runner_(runner) {}
+
+BenchSteps::~BenchSteps() {
+  for (const SeqId seq : sequences_) cache_.Release(seq);
+}
+
+Status BenchSteps::Start() {
+  for (int64_t i = 0; i < test_.batch; ++i) {
+    ASSIGN_OR_RETURN(const SeqId seq, cache_.Create());
+    sequences_.push_back(seq);
+  }
+  if (test_.depth > 0) RETURN_IF_ERROR(Run(test_.depth, 1));
+  runner_.ctx().counters = {};
+  return OkStatus();
+}
+
+Result<double> BenchSteps::Step() {
+  const auto start = std::chrono::steady_clock::now();
+  RETURN_IF_ERROR(Run(test_.prefill ? test_.tokens : 1, 2 + steps_));
+  ++steps_;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Status BenchSteps::Run(int64_t tokens_each, uint64_t seed) {
+  const std::vector<TokenId> tokens = SomeTokens(tokens_each * test_.batch, model_.spec().vocab_size, seed);
+  const int64_t planned = cache_.bound().Reach(test_.Length());
+  std::vector<StepInput> inputs;
+  inputs.reserve(sequences_.size());
+  for (const SeqId seq : sequences_) {
+    const auto first = static_cast<size_t>(tokens_each) * inputs.size();
+    inputs.push_back({.seq = seq,
+                      .tokens = std::span(tokens).subspan(first, static_cast<size_t>(tokens_each)),
+                      .planned_length = planned});
+  }
+  const auto logits = runner_.Run(inputs);
+  return logits.ok() ? OkStatus() : logits.status();
+}
+
 std::string BenchTest::Name() const {
   std::string name = fmt::format("{}{}", prefill ? "pp" : "tg", tokens);
   if (batch > 1) name += fmt::format("@b{}", batch);
   if (depth > 0) name += fmt::format("@d{}", depth);
   return name;
+}
+
+RunShape BenchShape(const BenchTest& test, EngineOptions options, int64_t chunk, const WeightNeed& weights, int threads,
+                    const KernelSet& kernels) {
+  options.context = test.Length();
+  options.prefill_chunk = std::max(chunk, test.batch);
+  options.max_sequences = test.batch;
+  RunShape run = PlannedRun(options, weights, threads, kernels);
+  run.full_sequences = test.batch;
+  return run;
 }
 
 Result<BenchTest> ParseBenchTest(std::string_view name) {
@@ -136,12 +137,16 @@ double BenchResult::Mean() const {
   return std::accumulate(tok_s.begin(), tok_s.end(), 0.0) / static_cast<double>(tok_s.size());
 }
 
-double Median(std::vector<double> values) {
+double Quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  std::ranges::sort(values);
+  const double at = share * static_cast<double>(values.size() - 1);
+  const auto below = static_cast<size_t>(at);
+  const double above = values[std::min(below + 1, values.size() - 1)];
+  return std::lerp(values[below], above, at - static_cast<double>(below));
 }
+
+double Median(std::vector<double> values) { return Quantile(std::move(values), 0.5); }
 
 double BenchResult::Median() const { return apps::Median(tok_s); }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/engine.h"
 #include "engine/step_runner.h"
 #include "kernels/ceilings.h"
 #include "kernels/exec.h"
@@ -31,8 +32,42 @@ struct BenchTest {
   int64_t Length() const { return depth + tokens; }
 };
 
+/// What such a test runs on a model with these weights; options.context is not looked at. `chunk`: tokens of a prompt
+/// run at once.
+RunShape BenchShape(const BenchTest& test, EngineOptions options, int64_t chunk, const WeightNeed& weights, int threads,
+                    const KernelSet& kernels);
+
 /// Parses a name such as "tg32@b16@d1024".
 Result<BenchTest> ParseBenchTest(std::string_view name);
+
+/// Read between two steps to see what memory gives at that moment: far more than is gained from a cache's leftovers,
+/// and little beside a step.
+inline constexpr int64_t kBenchReadBytes = int64_t{64} << 20;
+
+/// One run of a test, step by step, on fresh sequences of a cache, which are released at the end. All references
+/// outlive it.
+class BenchSteps {
+ public:
+  BenchSteps(const BenchTest& test, const Model& model, KvCache& cache, StepRunner& runner);
+  ~BenchSteps();
+  BenchSteps(const BenchSteps&) = delete;
+  BenchSteps& operator=(const BenchSteps&) = delete;
+
+  /// Makes the sequences, runs what they begin with and clears the runner's counters. Called once, first.
+  Status Start();
+  /// The whole prompt, or one token of every sequence. Seconds.
+  Result<double> Step();
+
+ private:
+  Status Run(int64_t tokens_each, uint64_t seed);
+
+  BenchTest test_;
+  const Model& model_;
+  KvCache& cache_;
+  StepRunner& runner_;
+  std::vector<SeqId> sequences_;
+  uint64_t steps_ = 0;
+};
 
 struct BenchResult {
   BenchTest test;
@@ -66,6 +101,8 @@ Ceilings Better(const Ceilings& a, const Ceilings& b);
 std::string LimitsText(const Ceilings& ceilings, int threads, const KernelSet& set);
 
 double Median(std::vector<double> values);
+/// The value that a share of the others, 0 to 1, is not above, interpolated; 0 for none.
+double Quantile(std::vector<double> values, double share);
 
 /// Runs the test once for warming up and `repetitions` times for the record, each on fresh sequences of `cache`.
 /// Token ids are arbitrary but fixed. A rate counts the whole step as generation runs it, sampling excluded. With a

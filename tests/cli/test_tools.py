@@ -319,6 +319,24 @@ class Bench(CliTest):
             self.assertLessEqual(row["memory"]["activation_peak_bytes"], row["memory_plan"]["activation_bytes"])
         self.fails("bench", "--cache", "recompute:8", says=["--cache recompute:8", "bench"])
 
+    def test_bench_ladder(self):
+        rows = self.ok("bench", "--ladder", "auto,int8,nf4", "--tests", "tg3,pp20", "-r", "2", "-o", "json").json
+        self.assertEqual([(row["test"], row["weights"], row["steps"]) for row in rows],
+                         [("tg3", name, 6) for name in ("auto", "int8", "nf4")] +
+                         [("pp20", name, 2) for name in ("auto", "int8", "nf4")])
+        self.assertEqual([row["type"] for row in rows[:3]], ["bf16", "int8", "nf4"])
+        sizes = [row["bytes_per_token"] for row in rows[:3]]
+        self.assertTrue(sizes[0] > sizes[1] > sizes[2])
+        for row in rows:
+            for ratio in (row[key] for key in ("over_first", "over_previous", "pct_of_reading") if key in row):
+                self.assertTrue(0 < ratio["lower_quartile"] <= ratio["median"] <= ratio["upper_quartile"])
+        self.assertNotIn("over_first", rows[0])
+        self.assertIn("over_first", rows[1])
+        self.fails("bench", "--ladder", "auto,", says=["--ladder", "empty"])
+        self.fails("bench", "--ladder", "auto,none.gguf", says=["none.gguf"])
+        self.fails("bench", "--ladder", "auto", "--weights", "int8", says=["--ladder", "--weights"])
+        self.fails("bench", "--ladder", "auto", "--memory-limit", "20M", says=["auto: needs ", " free"])
+
     def test_wrong_tests(self):
         self.fails("bench", "--tests", "pp", says=["--tests", '"pp"'])
         self.fails("bench", "-p", "x", says=["-p", '"x"'])
