@@ -71,6 +71,7 @@ class BenchVerb final : public Verb {
     model_.AddPrefillWeights(flags);
     model_.AddKvType(flags);
     model_.AddAttention(flags);
+    model_.AddRope(flags);
     model_.AddMemoryLimit(flags);
     model_.AddCache(flags);
     flags.Int("--prefill-chunk,--ubatch-size", "N", &chunk_, 1, 65536, "Tokens of a prompt run at once.");
@@ -174,6 +175,7 @@ class BenchVerb final : public Verb {
     LoadOptions load;
     load.dtype = options.dtype;
     load.weights = options.weights;
+    load.rope = options.rope;
     load.progress = [&](int64_t done, int64_t total) { progress.Update(done, total, HumanBytes(total)); };
     load.planned = [&](const DecoderSpec& spec, const WeightNeed& weights) {
       return Plan(tests, spec, weights, ctx, rows);

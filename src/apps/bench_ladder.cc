@@ -64,6 +64,7 @@ class Ladder {
     const auto* const rounding = std::ranges::find(kRoundings, name, &Rounding::first);
     LoadOptions load;
     load.dtype = options_.engine.dtype;
+    load.rope = options_.engine.rope;
     std::filesystem::path path = options_.model;
     if (rounding != std::end(kRoundings)) {
       load.weights = rounding->second;

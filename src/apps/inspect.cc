@@ -37,6 +37,7 @@ class InspectVerb final : public Verb {
     model_.AddBatch(flags);
     model_.AddCache(flags);
     model_.AddAttention(flags);
+    model_.AddRope(flags);
     model_.AddThreads(flags);
     model_.AddMemoryLimit(flags);
     flags.Group("Output");
@@ -53,11 +54,17 @@ class InspectVerb final : public Verb {
     ASSIGN_OR_RETURN(const std::filesystem::path path, FindModel(model_.model));
     if (const auto config = ConfigAlone(path)) {
       if (check_) return InvalidArgument("{}: has no tensors to check", path.string());
-      ASSIGN_OR_RETURN(const DecoderSpec spec, ReadConfig(*config));
+      ASSIGN_OR_RETURN(DecoderSpec spec, ReadConfig(*config));
+      RETURN_IF_ERROR(ApplyRopeOverride(model_.rope, spec));
       return PrintConfig(path, spec);
     }
-    ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(path));
-    ASSIGN_OR_RETURN(const Plan plan, MakePlan(path, files));
+    ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(path));
+    const EngineOptions options = model_.Options();
+    const int threads = options.threads > 0 ? options.threads : AvailableProcessors();
+    const LoadOptions load{.dtype = options.dtype, .weights = options.weights};
+    ASSIGN_OR_RETURN(const WeightNeed weights, PlanWeightMemory(path, files, load, threads));
+    RETURN_IF_ERROR(ApplyRopeOverride(model_.rope, files.spec));
+    ASSIGN_OR_RETURN(const Plan plan, MakePlan(files.spec, weights, options, threads));
     const auto tensors = files.source->stored();
     std::vector<std::optional<TensorStats>> stats(tensors.size());
     if (check_) Check(tensors, stats);
@@ -97,17 +104,12 @@ class InspectVerb final : public Verb {
     std::string refusal;  // empty: it fits
   };
 
-  Result<Plan> MakePlan(const std::filesystem::path& path, const ModelFiles& files) const {
-    const EngineOptions options = model_.Options();
-    const int threads = options.threads > 0 ? options.threads : AvailableProcessors();
-    LoadOptions load;
-    load.dtype = options.dtype;
-    load.weights = options.weights;
-    ASSIGN_OR_RETURN(const WeightNeed weights, PlanWeightMemory(path, files, load, threads));
+  static Result<Plan> MakePlan(const DecoderSpec& spec, const WeightNeed& weights, const EngineOptions& options,
+                               int threads) {
     ASSIGN_OR_RETURN(const KernelSet* const kernels, SelectKernelSet());
     RunShape run = PlannedRun(options, weights, threads, *kernels);
     Plan result{.plan = {}, .available = AvailableMemory(), .refusal = {}};
-    auto fitted = FitMemory(files.spec, weights, run, result.available);
+    auto fitted = FitMemory(spec, weights, run, result.available);
     if (fitted.ok()) {
       result.plan = *std::move(fitted);
       return result;
@@ -115,7 +117,7 @@ class InspectVerb final : public Verb {
     if (fitted.status().code() != StatusCode::kResourceExhausted) return fitted.status();
     result.refusal = fitted.status().message();
     if (run.context == 0) run.context = 1;
-    ASSIGN_OR_RETURN(result.plan, PlanMemory(files.spec, weights, run));
+    ASSIGN_OR_RETURN(result.plan, PlanMemory(spec, weights, run));
     return result;
   }
 

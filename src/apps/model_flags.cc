@@ -133,6 +133,19 @@ void ModelFlags::AddAttention(FlagTable& flags) {
       [this] { return AttentionText(attention); });
 }
 
+void ModelFlags::AddRope(FlagTable& flags) {
+  flags.Text("--rope-scaling", "KIND", &rope.scaling,
+             "RoPE for longer texts than the model was trained on: none, or linear:F, dynamic:F, yarn:F, llama3:F with "
+             "a factor, or a JSON object as in config.json.",
+             "as the model says");
+  flags.Number("--rope-scale", "F", &rope.factor, {.min = 1, .max = kMaxRopeFactor},
+               "The factor, where --rope-scaling names the kind alone; by itself it is linear.", "as the model says");
+  flags.Number("--rope-theta,--rope-freq-base", "X", &rope.theta, {.min = 1, .max = 1e12}, "RoPE's base.",
+               "as the model says");
+  flags.Int("--yarn-orig-ctx,--rope-original-context", "N", &rope.original_context, 1, kMaxContext,
+            "Tokens that the model was trained on before any scaling.", "as the model says");
+}
+
 void ModelFlags::AddPreTokenizer(FlagTable& flags) {
   flags.Text("--pre", "NAME", &pre_tokenizer,
              "GGUF: how the vocabulary divides text; an unknown name lists the known ones.", "as the file says");
@@ -159,6 +172,7 @@ void ModelFlags::AddAll(FlagTable& flags) {
   AddKvType(flags);
   AddCache(flags);
   AddAttention(flags);
+  AddRope(flags);
   AddPreTokenizer(flags);
   AddMemoryLimit(flags);
 }
@@ -178,6 +192,7 @@ EngineOptions ModelFlags::Options() const {
   options.context = context.value_or(0);
   options.cache = cache;
   options.attention = attention;
+  options.rope = rope;
   options.exact_prefill = exact_prefill;
   options.prefill_chunk = batch;
   options.max_sequences = 1;

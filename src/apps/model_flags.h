@@ -25,6 +25,7 @@ struct ModelFlags {
   int64_t batch = 512;
   CachePolicy cache;
   AttentionMode attention;
+  RopeOverride rope;
   bool exact_prefill = false;
   std::string pre_tokenizer;
   int64_t memory_limit = 0;  // bytes; 0: what is free
@@ -39,6 +40,7 @@ struct ModelFlags {
   void AddBatch(FlagTable& flags);
   void AddCache(FlagTable& flags);
   void AddAttention(FlagTable& flags);
+  void AddRope(FlagTable& flags);
   void AddPreTokenizer(FlagTable& flags);
   void AddMemoryLimit(FlagTable& flags);
   void AddVerbose(FlagTable& flags);

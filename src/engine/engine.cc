@@ -159,7 +159,11 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
   ASSIGN_OR_RETURN(impl->defaults, LoadGenerationDefaults(files.folder, files.spec, impl->tokenizer.get()));
   // A model that asks for beam search by itself needs room for its beams.
   impl->options.max_sequences = std::max<int64_t>(options.max_sequences, impl->defaults.beams.num_beams);
-  LoadOptions load{.dtype = options.dtype, .weights = options.weights, .progress = options.progress, .planned = {}};
+  LoadOptions load{.dtype = options.dtype,
+                   .weights = options.weights,
+                   .rope = options.rope,
+                   .progress = options.progress,
+                   .planned = {}};
   load.planned = [&](const DecoderSpec& spec, const WeightNeed& weights) { return impl->PlanRun(spec, weights); };
   ASSIGN_OR_RETURN(impl->model, Model::Load(options.model, load, *impl->pool));
   ASSIGN_OR_RETURN(impl->cache,
@@ -264,12 +268,13 @@ Result<SessionLimits> Engine::Impl::Sessions() const {
                        options.cache.Text());
   }
   const AttentionMode& attention = options.attention;
-  return SessionLimits{.identity = fmt::format("model {} in {}, KV cache {}, attention pattern {}:{}", model->hash(),
-                                               DTypeName(model->dtype()), KvTypeName(plan.kv_type),
-                                               static_cast<int>(attention.pattern), attention.k),
-                       .layers = static_cast<int64_t>(model->kv_shapes().size()),
-                       .vocab = model->spec().vocab_size,
-                       .tokens = plan.context};
+  return SessionLimits{
+      .identity = fmt::format("model {} in {}, KV cache {}, attention pattern {}:{}, RoPE {}", model->hash(),
+                              DTypeName(model->dtype()), KvTypeName(plan.kv_type), static_cast<int>(attention.pattern),
+                              attention.k, RopeIdentity(model->spec())),
+      .layers = static_cast<int64_t>(model->kv_shapes().size()),
+      .vocab = model->spec().vocab_size,
+      .tokens = plan.context};
 }
 
 Status Engine::CheckSessions() const { return impl_->Sessions().status(); }

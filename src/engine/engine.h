@@ -63,6 +63,7 @@ struct EngineOptions {
   int64_t context = 0;            // 0: the trained length, or what fits into memory if that is less
   CachePolicy cache;
   AttentionMode attention;                         // A1, A2, A6–A8
+  RopeOverride rope;                               // R5
   bool exact_prefill = false;                      // prompts: never ExecContext::round_weights
   int64_t prefill_chunk = 512;                     // tokens of a prompt run at once (-b)
   int64_t max_sequences = 8;                       // beams or samples alive at once

@@ -12,7 +12,6 @@ constexpr int64_t kMaxVocab = 1 << 26;
 constexpr int64_t kMaxLayers = 10'000;
 constexpr int64_t kMaxContext = int64_t{1} << 40;
 // Beyond these, numbers in the forward pass stop being finite.
-constexpr double kMaxRopeFactor = 1e6;
 constexpr float kMaxAttentionScale = 1e4f;
 constexpr float kMaxScale = 1e6f;
 

@@ -35,6 +35,8 @@ struct SinusoidalPosition {
   int64_t offset = 0;  // XGLM: 2
 };
 
+inline constexpr double kMaxRopeFactor = 1e6;
+
 /// R5: how RoPE's frequencies are changed for longer inputs.
 struct RopeScaling {
   enum class Kind { kNone, kLinear, kDynamicNtk, kYarn, kLlama3, kLongRope };

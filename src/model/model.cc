@@ -100,6 +100,7 @@ Result<std::unique_ptr<Model>> Model::Load(const std::filesystem::path& path, co
   ASSIGN_OR_RETURN(impl->plan,
                    PlanWeights(impl->spec, rules, *files.source, options.dtype, impl->weights, options.weights));
   impl->hash = FingerprintModel(impl->spec, *files.source);
+  RETURN_IF_ERROR(ApplyRopeOverride(options.rope, impl->spec));  // packed weights are the same with any rotation
   impl->model_name = files.path == files.folder ? "." : files.path.filename().string();
 
   impl->packed = MapPacked(PackedPath(path, files), impl->plan, impl->hash);

@@ -19,6 +19,7 @@
 #include "model/attention_mode.h"
 #include "model/decoder_spec.h"
 #include "model/memory_plan.h"
+#include "model/rope_override.h"
 
 namespace kvasir {
 
@@ -45,6 +46,7 @@ struct ForwardBatch {
 struct LoadOptions {
   std::optional<DType> dtype;    // f32, f16 or bf16; unset: the checkpoint's own (P2)
   std::optional<DType> weights;  // int8, nf4 or fp4: what the layers' matrices are rounded to (P3, P4)
+  RopeOverride rope;
   /// Called with (bytes packed, bytes in all) from time to time.
   std::function<void(int64_t, int64_t)> progress;
   /// Called once, before any weight is read or memory taken for it; an error ends the loading.

@@ -168,6 +168,26 @@ class Logits(CliTest):
             values = array.array("f", npy.read())
         self.assertEqual(values, array.array("f", every["data"]))
 
+    def test_rope_by_flag_is_rope_by_config(self):
+        tokens = ["logits", "--tokens", ",".join(str(7 * i % 4000) for i in range(300)), "--json", "-c", "400"]
+        plain = self.ok(*tokens, "-m", DEMO).json["data"]
+        for flags, config in (
+                (["--rope-scaling", "linear:2"], {"rope_scaling": {"type": "linear", "factor": 2}}),
+                (["--rope-scale", "2"], {"rope_scaling": {"type": "linear", "factor": 2}}),
+                (["--rope-scaling", "dynamic:3"], {"rope_scaling": {"type": "dynamic", "factor": 3}}),
+                (["--rope-scaling", "yarn", "--rope-scale", "4", "--yarn-orig-ctx", "200"],
+                 {"rope_scaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 200}}),
+                (["--rope-theta", "50000"], {"rope_theta": 50000.0})):
+            by_flag = self.ok(*tokens, "-m", DEMO, *flags).json["data"]
+            self.assertEqual(by_flag, self.ok(*tokens, "-m", self.copy_demo(**config)).json["data"], flags)
+            self.assertNotEqual(by_flag, plain)
+        self.assertEqual(self.ok(*tokens, "-m", DEMO, "--rope-scaling", "none").json["data"], plain)
+        spec = self.ok("inspect", "--json", "-m", DEMO, "--rope-scaling", "yarn:4").json["spec"]
+        self.assertEqual(spec["context"], 1024)
+        self.fails("logits", "--tokens", "1", "--rope-scaling", "wild:2", says=['"wild" is not known'])
+        self.fails("generate", "-p", "x", "--rope-scaling", "yarn", says=["--rope-scaling", "factor"])
+        self.fails("bench", "--rope-scale", "0.5", code=2, says="--rope-scale")
+
     def test_text_and_table(self):
         ids = self.ok("tokenize", "-p", "Once upon a", "--json").json["ids"]
         by_text = self.ok("logits", "-p", "Once upon a", "--json").json

@@ -30,8 +30,9 @@ Result<std::vector<double>> NumberList(const JsonReader& reader, std::string_vie
   return numbers;
 }
 
-Status ReadScalingFields(const JsonReader& fields, const std::string& type, int64_t context, RopeScaling& scaling) {
+Status ReadScalingFields(const JsonReader& fields, int64_t context, RopeScaling& scaling) {
   using Kind = RopeScaling::Kind;
+  ASSIGN_OR_RETURN(const std::string type, fields.String({"rope_type", "type"}, "default"));
   if (type == "default" || type == "none") return OkStatus();
   if (type == "linear") {
     scaling.kind = Kind::kLinear;
@@ -125,11 +126,16 @@ Result<RopePosition> ReadRope(const JsonReader& config, int64_t dim, int64_t con
   if (!object) return rope;
   const JsonReader fields(*object, config.what());
   ASSIGN_OR_RETURN(rope.theta, fields.Number({"rope_theta"}, rope.theta));
-  ASSIGN_OR_RETURN(const std::string type, fields.String({"rope_type", "type"}, "default"));
   // Some configs keep the original length beside the object.
   ASSIGN_OR_RETURN(rope.scaling.original_context, config.Int({"original_max_position_embeddings"}, 1, kMaxLength, 0));
-  RETURN_IF_ERROR(ReadScalingFields(fields, type, context, rope.scaling));
+  RETURN_IF_ERROR(ReadScalingFields(fields, context, rope.scaling));
   return rope;
+}
+
+Result<RopeScaling> ReadScaling(const JsonReader& fields, int64_t context) {
+  RopeScaling scaling;
+  RETURN_IF_ERROR(ReadScalingFields(fields, context, scaling));
+  return scaling;
 }
 
 std::vector<LayerSpec> Repeat(const LayerSpec& layer, int64_t layers) {

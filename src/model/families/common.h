@@ -34,6 +34,9 @@ Result<Activation> ParseActivation(const JsonReader& config, JsonReader::Names n
 /// rope_theta, rope_scaling / rope_parameters. `dim` rotary dimensions of each head; `context` the trained length.
 Result<RopePosition> ReadRope(const JsonReader& config, int64_t dim, int64_t context, double default_theta = 10000.0);
 
+/// The scaling that an object such as rope_scaling describes, its theta aside.
+Result<RopeScaling> ReadScaling(const JsonReader& fields, int64_t context);
+
 /// num_hidden_layers and its older names, bounded before anything is allocated by it.
 Result<int64_t> ReadLayerCount(const JsonReader& config, JsonReader::Names names);
 
