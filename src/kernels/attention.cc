@@ -50,7 +50,9 @@ ChunkRange ChunksOf(const AttentionArgs& args, int64_t first, int64_t last) {
   int64_t high = kv.length;
   if (kv.positions == nullptr) {
     high = args.first_slot + last + 1;
-    if (args.window > 0) low = std::max(low, args.first_slot + first - args.window + 1);
+    // A tree's tokens may all be at the first position.
+    const int64_t position = args.first_slot + (args.tree != nullptr ? 0 : first);
+    if (args.window > 0) low = std::max(low, position - args.window + 1);
   }
   if (low >= high) return {};
   return {low / kChunkSlots, CeilDiv(high, kChunkSlots)};
@@ -235,7 +237,12 @@ int64_t DenseScratchBytes(const AttentionShape& shape) {
 }  // namespace
 
 Status Attention(ExecContext& ctx, std::span<const AttentionArgs> sequences) {
-  for (const AttentionArgs& args : sequences) RETURN_IF_ERROR(CheckAttentionArgs(args));
+  for (const AttentionArgs& args : sequences) {
+    RETURN_IF_ERROR(CheckAttentionArgs(args));
+    if (args.tree != nullptr && IsStrided(args)) {
+      return Unsupported("[attention] a tree of tokens with atrous or sparse attention");
+    }
+  }
   const Arena::Mark mark = ctx.scratch->GetMark();
   const Status status = AttendAll(ctx, sequences);
   ctx.scratch->Rewind(mark);

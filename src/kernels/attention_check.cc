@@ -27,6 +27,10 @@ Status CheckAttentionArgs(const AttentionArgs& args) {
     return InvalidArgument("[attention] {} rows from slot {} on in a view of {} slots", args.q.rows, args.first_slot,
                            kv.length);
   }
+  if (args.tree != nullptr && (kv.positions != nullptr || args.tree->words < (args.q.rows + 63) / 64)) {
+    return InvalidArgument("[attention] a tree of {} tokens with {}", args.q.rows,
+                           kv.positions != nullptr ? "slots that have positions" : "too few words of ancestors");
+  }
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   for (const int64_t distance : {args.min_distance, args.stride, args.local}) {
     if (distance < 0 || distance > kMost) {
@@ -60,7 +64,11 @@ void CountAttention(const AttentionArgs& args, OpCounters* counters) {
   // Where slots have positions of their own they are nearly all taken, and the rows are the last of them.
   const int64_t end_seen = kv.positions == nullptr ? args.first_slot + tokens : kv.length;
   int64_t pairs = 0;
-  for (int64_t own = end_seen - tokens; own < end_seen; ++own) pairs += CountSeen(args, own, kv.first_valid);
+  for (int64_t own = end_seen - tokens; own < end_seen; ++own) {
+    // On a token's path there is one token at each position.
+    const int64_t position = args.tree != nullptr ? args.tree->positions[own - args.first_slot] : own;
+    pairs += CountSeen(args, position, kv.first_valid);
+  }
   const bool in_order = kv.positions == nullptr && args.window > 0;
   const int64_t first_seen = std::max(kv.first_valid, in_order ? args.first_slot - args.window + 1 : 0);
   counters->attention_flops += pairs * args.n_heads * kv.head_dim * 4;

@@ -217,6 +217,18 @@ struct KvView {
   std::byte* v_tile(int64_t head, int64_t tile) const { return k_tile(head, tile) + v_offset; }
 };
 
+/// New tokens that are guesses at several continuations of a text: each has one token before it, its parent, which is
+/// one of them or the last token of the text (tree attention: Miao 2023, arXiv:2305.09781; Cai 2024, arXiv:2401.10774).
+struct TokenTree {
+  const int32_t* positions = nullptr;   // [tokens] that of the parent plus 1: several tokens may share one
+  const uint64_t* ancestors = nullptr;  // [tokens, words] bit j of row t: token j is t or stands before it on its path
+  int32_t words = 0;
+
+  bool Sees(int64_t token, int64_t other) const {
+    return (ancestors[token * words + other / 64] >> (other % 64) & 1) != 0;
+  }
+};
+
 /// Attention of one sequence's new tokens over its cache (which already holds their keys and values).
 /// out[t, h] = softmax_j(score(t, j)) · V[j], score = scale · q·k, softcapped, plus ALiBi bias, over the slots j that t
 /// sees: with the distance d = position(t) - position(j), those with d >= min_distance (which is at least 0),
@@ -240,6 +252,10 @@ struct AttentionArgs {
   /// rounding, as checkpoints trained with that rounding expect (a constant per row may be subtracted after it).
   bool alibi_bf16 = false;
   float alibi_scale = 1.0f;  // multiplies the bias in both forms
+  /// Of q's tokens, parents before children: each sees, besides what was there before, its own path only, and all
+  /// distances are those of its positions. Null: each token is the child of the one before. REQUIRES: no kv.positions
+  /// and, except for plain, no stride.
+  const TokenTree* tree = nullptr;
 };
 
 }  // namespace kvasir

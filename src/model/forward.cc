@@ -6,6 +6,7 @@
 
 #include "model/moe.h"
 #include "model/rope.h"
+#include "model/token_tree.h"
 
 namespace kvasir {
 namespace {
@@ -25,6 +26,8 @@ struct Step {
   const ForwardBatch& batch;
   KvCache& cache;
   std::vector<int64_t> first_position;     // per sequence: the position of its first new token
+  std::vector<int64_t> positions;          // of all tokens
+  std::vector<SequenceTree> trees;         // per sequence, or none where there are no trees
   std::vector<Piece> pieces;               // of all sequences, in order
   std::vector<KvSinks> sinks;              // per sequence: those to rotate anew
   int64_t sink_rows = 0;                   // of all sequences together
@@ -34,12 +37,24 @@ struct Step {
   LayerPart last = LayerPart::kDown;       // where each layer ends
 };
 
+std::span<const int32_t> ParentsOf(const ForwardBatch& batch, const ForwardSequence& sequence) {
+  return std::span(batch.parents)
+      .subspan(static_cast<size_t>(sequence.first_token), static_cast<size_t>(sequence.count));
+}
+
 Step MakeStep(ExecContext& ctx, const DecoderSpec& spec, const ForwardBatch& batch, KvCache& cache) {
-  Step step{ctx, spec, batch, cache, {}, {}, {}};
+  Step step{ctx, spec, batch, cache, {}, {}, {}, {}, {}};
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const ForwardSequence& sequence = batch.sequences[s];
     const int64_t position = cache.NextPosition(sequence.seq);
     step.first_position.push_back(position);
+    if (batch.parents.empty()) {
+      for (int64_t t = 0; t < sequence.count; ++t) step.positions.push_back(position + t);
+    } else {
+      step.trees.push_back(MakeSequenceTree(ParentsOf(batch, sequence), position));
+      const std::vector<int32_t>& of_tree = step.trees.back().positions;
+      step.positions.insert(step.positions.end(), of_tree.begin(), of_tree.end());
+    }
     for (int64_t t = 0; t < sequence.count;) {
       const KvRun run = cache.RunAt(sequence.seq, position + t);
       const int64_t rows = std::min(run.count, sequence.count - t);
@@ -68,18 +83,15 @@ Result<MatView<float>> NewMatrix(ExecContext& ctx, int64_t rows, int64_t cols) {
 void AddSinusoids(int64_t offset, const Step& step, MatView<float> x) {
   // [sin | cos] with frequencies 10000^(-i / (d/2 - 1)): Vaswani 2017 as fairseq lays it out.
   const int64_t half = x.cols / 2;
-  for (size_t s = 0; s < step.batch.sequences.size(); ++s) {
-    const ForwardSequence& sequence = step.batch.sequences[s];
-    for (int64_t t = 0; t < sequence.count; ++t) {
-      const double position = static_cast<double>(step.first_position[s] + t + offset);
-      float* row = x.row(sequence.first_token + t);
-      for (int64_t i = 0; i < half; ++i) {
-        const float frequency =
-            static_cast<float>(std::exp(-static_cast<double>(i) * std::log(10000.0) / static_cast<double>(half - 1)));
-        const double angle = static_cast<float>(position) * frequency;
-        row[i] += static_cast<float>(std::sin(angle));
-        row[half + i] += static_cast<float>(std::cos(angle));
-      }
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const auto position = static_cast<float>(step.positions[static_cast<size_t>(r)] + offset);
+    float* row = x.row(r);
+    for (int64_t i = 0; i < half; ++i) {
+      const float frequency =
+          static_cast<float>(std::exp(-static_cast<double>(i) * std::log(10000.0) / static_cast<double>(half - 1)));
+      const double angle = position * frequency;
+      row[i] += static_cast<float>(std::sin(angle));
+      row[half + i] += static_cast<float>(std::cos(angle));
     }
   }
 }
@@ -87,14 +99,9 @@ void AddSinusoids(int64_t offset, const Step& step, MatView<float> x) {
 Status AddLearnedPositions(const LearnedPosition& learned, const PackedWeight& table, const Step& step,
                            MatView<float> x) {
   ASSIGN_OR_RETURN(MatView<float> rows, NewMatrix(step.ctx, x.rows, x.cols));
-  std::vector<int32_t> ids(static_cast<size_t>(x.rows));
-  for (size_t s = 0; s < step.batch.sequences.size(); ++s) {
-    const ForwardSequence& sequence = step.batch.sequences[s];
-    for (int64_t t = 0; t < sequence.count; ++t) {
-      ids[static_cast<size_t>(sequence.first_token + t)] =
-          static_cast<int32_t>(step.first_position[s] + t + learned.offset);
-    }
-  }
+  std::vector<int32_t> ids;
+  ids.reserve(step.positions.size());
+  for (const int64_t position : step.positions) ids.push_back(static_cast<int32_t>(position + learned.offset));
   GatherRows(step.ctx, table, ids, 1.0f, rows);
   AddInPlace(step.ctx, rows, 1.0f, x);
   return OkStatus();
@@ -132,7 +139,8 @@ Status FillRope(const RopePosition& rope, Step& step) {
       frequencies_length = sequence.planned_length;
     }
     for (int64_t t = 0; t < sequence.count; ++t) {
-      FillCosSin(frequencies, step.first_position[s] + t, table.row(sequence.first_token + t));
+      const int64_t row = sequence.first_token + t;
+      FillCosSin(frequencies, step.positions[static_cast<size_t>(row)], table.row(row));
     }
     for (int64_t i = 0; i < step.sinks[s].count; ++i) {
       FillCosSin(frequencies, step.sinks[s].first_position + i, sinks.row(sink++));
@@ -216,6 +224,8 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
   const LayerPattern pattern = PatternOf(step.batch.attention, layer, spec.window);
   std::vector<KvWrite> writes;
   std::vector<AttentionArgs> sequences;
+  std::vector<TokenTree> trees;
+  for (const SequenceTree& tree : step.trees) trees.push_back(tree.View());
   RETURN_IF_ERROR(RotateSinks(step, layer, spec, writes));
   for (const Piece& piece : step.pieces) {
     KvView kv = step.cache.View(step.batch.sequences[piece.sequence].seq, layer - step.cached_from);
@@ -236,7 +246,8 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
                          .local = pattern.local,
                          .alibi_slopes = alibi ? alibi->slopes.data() : nullptr,
                          .alibi_bf16 = alibi && alibi->bf16_rounding,
-                         .alibi_scale = alibi ? alibi->scale : 1.0f});
+                         .alibi_scale = alibi ? alibi->scale : 1.0f,
+                         .tree = trees.empty() ? nullptr : &trees[piece.sequence]});
   }
   WriteKv(step.ctx, writes);
   RETURN_IF_ERROR(step.batch.attention.plain ? AttentionPlain(step.ctx, sequences) : Attention(step.ctx, sequences));

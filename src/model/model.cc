@@ -6,6 +6,7 @@
 #include "model/forward.h"
 #include "model/memory_plan.h"
 #include "model/packed_file.h"
+#include "model/token_tree.h"
 #include "model/weights.h"
 
 namespace kvasir {
@@ -177,6 +178,22 @@ int64_t Model::StepMatMulFlops(int64_t tokens, int64_t outputs) const {
   return total;
 }
 
+namespace {
+
+/// Tokens of the longest path.
+Result<int64_t> CheckTree(std::span<const int32_t> parents, const KvCache& cache) {
+  if (!cache.SlotsArePositions()) return Unsupported("a tree of tokens in a cache that forgets tokens");
+  for (size_t t = 0; t < parents.size(); ++t) {
+    if (parents[t] < -1 || parents[t] >= static_cast<int64_t>(t)) {
+      return InvalidArgument("token {} of a tree follows token {}; parents come before their children, -1 is the text",
+                             t, parents[t]);
+    }
+  }
+  return std::ranges::max(TokenDepths(parents)) + 1;
+}
+
+}  // namespace
+
 Result<MatView<float>> Model::Forward(ExecContext& ctx, const ForwardBatch& batch, KvCache& cache) const {
   const DecoderSpec& spec = impl_->spec;
   const int64_t tokens = static_cast<int64_t>(batch.tokens.size());
@@ -185,6 +202,9 @@ Result<MatView<float>> Model::Forward(ExecContext& ctx, const ForwardBatch& batc
       return InvalidArgument("token id {} is outside the vocabulary of {}", id, spec.vocab_size);
     }
   }
+  if (!batch.parents.empty() && static_cast<int64_t>(batch.parents.size()) != tokens) {
+    return InvalidArgument("{} parents of {} tokens", batch.parents.size(), tokens);
+  }
   int64_t expected = 0;
   const auto* learned = std::get_if<LearnedPosition>(&spec.position);
   for (const ForwardSequence& sequence : batch.sequences) {
@@ -192,7 +212,14 @@ Result<MatView<float>> Model::Forward(ExecContext& ctx, const ForwardBatch& batc
       return InvalidArgument("the batch's sequences do not divide its {} tokens", tokens);
     }
     expected += sequence.count;
-    const int64_t end = cache.NextPosition(sequence.seq) + sequence.count;
+    int64_t length = sequence.count;
+    if (!batch.parents.empty()) {
+      ASSIGN_OR_RETURN(length, CheckTree(std::span(batch.parents)
+                                             .subspan(static_cast<size_t>(sequence.first_token),
+                                                      static_cast<size_t>(sequence.count)),
+                                         cache));
+    }
+    const int64_t end = cache.NextPosition(sequence.seq) + length;
     if (learned && end + learned->offset > learned->rows) {
       return InvalidArgument("position {} is beyond the model's table of {} learned positions; shorten the text", end,
                              learned->rows - learned->offset);

@@ -39,6 +39,10 @@ struct ForwardSequence {
 struct ForwardBatch {
   std::vector<int32_t> tokens;  // of all sequences, one after another
   std::vector<ForwardSequence> sequences;
+  /// Empty: every token is the child of the one before it. Else of each token, which token of its sequence in this
+  /// batch it follows (an offset less than its own), -1: the committed text. Each then sees its own path only, at the
+  /// positions that the path has; KvCache::CommitSlots keeps one.
+  std::vector<int32_t> parents;
   std::vector<int32_t> output_rows;  // indices into `tokens` whose hidden state is wanted, ascending
   AttentionMode attention;
 };
@@ -88,7 +92,8 @@ class Model {
   int64_t StepMatMulFlops(int64_t tokens, int64_t outputs) const;
 
   /// Runs the batch, writing keys and values into slots that the caller has Reserved in `cache` (not committed here).
-  /// Token ids must be in [0, vocab_size): others are InvalidArgument, as are positions beyond a learned table.
+  /// Token ids must be in [0, vocab_size): others are InvalidArgument, as are positions beyond a learned table and
+  /// parents that are no tree. Trees in caches that forget tokens are Unsupported.
   /// hidden: [output_rows, width of the head's input] fp32, after the final norm; memory of ctx.scratch, valid until
   /// the caller resets the arena.
   Result<MatView<float>> Forward(ExecContext& ctx, const ForwardBatch& batch, KvCache& cache) const;

@@ -22,10 +22,10 @@ class Parity : public ::testing::TestWithParam<Fixture> {
     planned_length_ = static_cast<int64_t>(expected_.prompt.size() + expected_.greedy.size());
   }
 
-  std::unique_ptr<KvCache> NewCache(CacheKind kind = CacheKind::kDynamic, int64_t sequences = 1) {
+  std::unique_ptr<KvCache> NewCache(CacheKind kind = CacheKind::kDynamic, int64_t sequences = 1, int64_t more = 0) {
     auto cache = MakeKvCache(kind, {.layers = model_->kv_shapes(),
                                     .type = KvType::kF32,
-                                    .max_tokens = planned_length_,
+                                    .max_tokens = planned_length_ + more,
                                     .max_sequences = sequences});
     KVASIR_CHECK(cache.ok());
     return *std::move(cache);
@@ -146,6 +146,56 @@ TEST_P(Parity, LogitsInARaggedBatch) {
   for (size_t i = 0; i < last_rows.size(); ++i) {
     const size_t vocabulary = static_cast<size_t>(expected_.vocabulary);
     ExpectLogits(std::span(*logits).subspan(i * vocabulary, vocabulary), ExpectedRow(last_rows[i]), "ragged");
+  }
+}
+
+TEST_P(Parity, LogitsInATree) {
+  // The text from some token on, each of its tokens beside a wrong one with a child of its own; then the right path is
+  // kept and the rest follows.
+  constexpr int32_t kText = 21;
+  constexpr int32_t kGuessed = 12;
+  const std::vector<int32_t> tokens = expected_.AllTokens();
+  auto cache = NewCache(CacheKind::kDynamic, 1, 3 * kGuessed);
+  const SeqId seq = *cache->Create();
+  Run(*cache, seq, std::span(tokens).first(kText), {});
+  ForwardBatch batch;
+  std::vector<int32_t> path;
+  for (int32_t i = 0; i < kGuessed; ++i) {
+    const int32_t parent = path.empty() ? -1 : path.back();
+    const int32_t right = tokens[kText + i];
+    const auto first = static_cast<int32_t>(batch.tokens.size());
+    for (const int32_t id : {right + 1, right, right + 2}) {
+      batch.tokens.push_back(id % static_cast<int32_t>(expected_.vocabulary));
+    }
+    batch.parents.insert(batch.parents.end(), {parent, parent, first});
+    path.push_back(first + 1);
+  }
+  const auto count = static_cast<int32_t>(batch.tokens.size());
+  batch.sequences.push_back({.seq = seq, .count = count, .planned_length = planned_length_});
+  const auto logits = Step(*model_, runtime_, *cache, batch, path);
+  ASSERT_TRUE(logits.ok()) << logits.status().message();
+  const auto vocabulary = static_cast<size_t>(expected_.vocabulary);
+  for (const int32_t row : expected_.rows) {
+    if (row < kText || row >= kText + kGuessed) continue;
+    const auto at = static_cast<size_t>(row - kText) * vocabulary;
+    ExpectLogits(std::span(*logits).subspan(at, vocabulary), ExpectedRow(row), "tree");
+  }
+  cache->CommitSlots(seq, path);
+  EXPECT_EQ(cache->NextPosition(seq), kText + kGuessed);
+  const auto rest = std::span(tokens).subspan(kText + kGuessed);
+  const int32_t last = expected_.rows.back();
+  ASSERT_GE(last, kText + kGuessed);
+  ExpectLogits(Run(*cache, seq, rest, {last - kText - kGuessed}), ExpectedRow(last), "behind the tree");
+}
+
+TEST_P(Parity, TreesThatAreNoneAreRefused) {
+  auto cache = NewCache();
+  const SeqId seq = *cache->Create();
+  for (const std::vector<int32_t>& parents :
+       {std::vector<int32_t>{-1, 1}, {0, 0}, {-2, 0}, {-1}, {-1, 0, 1}, {-1, 1 << 30}}) {
+    const ForwardBatch batch{
+        .tokens = {1, 2}, .sequences = {{.seq = seq, .count = 2}}, .parents = parents, .output_rows = {}};
+    EXPECT_EQ(Step(*model_, runtime_, *cache, batch, {1}).status().code(), StatusCode::kInvalidArgument);
   }
 }
 

@@ -256,10 +256,11 @@ class KvCodes : public KvF32<V> {
                              typename Impl::RowRange range, const GroupScales& group, F whole) {
     for (int i = 0; i < run.count && !run.whole; ++i) {
       if (list.whole[run.first + i]) continue;
+      int32_t buffer[16];
+      const int32_t* const position = Impl::SeenPositions(c, list.tile[run.first + i], range, buffer);
       for (int v = 0; v < 16; v += V::kLanes) {
-        const auto position = V::LoadU(c.position + list.tile[run.first + i] * 16 + v);
         const F scale = V::Load(group.scale + i * 16 + v);
-        whole = V::Max(whole, V::SelectInRange(position, range.low, range.high, scale, V::Zero()));
+        whole = V::Max(whole, V::SelectInRange(V::LoadU(position + v), range.low, range.high, scale, V::Zero()));
       }
     }
     return V::HorizontalMax(whole);

@@ -120,9 +120,10 @@ class AttentionImpl {
     return map;
   }
 
-  /// What one row at position `own` sees: slots with position in [low, high].
+  /// What one row at position `own` sees: slots with position in [low, high], and of a tree's slots those of its path.
   struct RowRange {
     int32_t low, high, own;
+    const uint64_t* path;  // TokenTree::ancestors of the row; null without a tree
   };
 
   struct Task {
@@ -137,18 +138,21 @@ class AttentionImpl {
     int64_t QueryHead(int row) const { return task->head * group + (task->row_begin + row) % group; }
   };
 
-  static int32_t PositionOf(const KvView& kv, int64_t slot) {
-    return kv.positions != nullptr ? kv.positions[slot] : static_cast<int32_t>(slot);
+  static int32_t PositionOf(const AttentionArgs& args, int64_t slot) {
+    if (args.tree != nullptr && slot >= args.first_slot) return args.tree->positions[slot - args.first_slot];
+    return args.kv.positions != nullptr ? args.kv.positions[slot] : static_cast<int32_t>(slot);
   }
 
   static RowRange RangeOf(const Task& t, int row) {
-    const int32_t position = PositionOf(t.args->kv, t.args->first_slot + t.Token(row));
+    const int32_t position = PositionOf(*t.args, t.args->first_slot + t.Token(row));
+    const TokenTree* const tree = t.args->tree;
     const int64_t window = t.args->window;
     const int64_t least = t.args->min_distance;
     const bool bounded = window > 0 && window <= position;
     return {.low = bounded ? static_cast<int32_t>(position - window + 1) : 0,
             .high = least <= position ? static_cast<int32_t>(position - least) : -1,
-            .own = position};
+            .own = position,
+            .path = tree != nullptr ? tree->ancestors + t.Token(row) * tree->words : nullptr};
   }
 
   // ---- Queries.
@@ -314,11 +318,16 @@ class AttentionImpl {
     int32_t smallest[kChunkTiles];  // of the slots that count
     int32_t greatest[kChunkTiles];
     int64_t first_tile;
+    int64_t tree_begin;  // index of the slot at which a tree begins, if there is one; may lie before the chunk
+    int64_t tree_tile;   // the first tile with such slots
   };
 
-  static void DescribeChunk(const KvView& kv, int64_t chunk, Chunk* c) {
+  static void DescribeChunk(const AttentionArgs& args, int64_t chunk, Chunk* c) {
+    const KvView& kv = args.kv;
     const int64_t begin = chunk * kChunkSlots;
     c->first_tile = chunk * kChunkTiles;
+    c->tree_begin = args.tree != nullptr ? args.first_slot - begin : kChunkSlots;
+    c->tree_tile = c->tree_begin > 0 ? c->tree_begin / 16 : 0;
     for (int64_t tile = 0; tile < kChunkTiles; ++tile) {
       const int64_t first = begin + tile * 16;
       if (first >= kv.length || first + 16 <= kv.first_valid) {
@@ -326,7 +335,8 @@ class AttentionImpl {
         c->smallest[tile] = INT32_MAX;
         continue;
       }
-      if (kv.positions == nullptr && first >= kv.first_valid && first + 16 <= kv.length) {
+      const bool in_order = kv.positions == nullptr && tile < c->tree_tile;
+      if (in_order && first >= kv.first_valid && first + 16 <= kv.length) {
         for (int i = 0; i < 16; ++i) c->position[tile * 16 + i] = static_cast<int32_t>(first) + i;
         c->least[tile] = c->smallest[tile] = static_cast<int32_t>(first);
         c->greatest[tile] = static_cast<int32_t>(first) + 15;
@@ -338,7 +348,7 @@ class AttentionImpl {
       for (int64_t i = tile * 16; i < tile * 16 + 16; ++i) {
         const int64_t slot = begin + i;
         int32_t position = -1;
-        if (slot >= kv.first_valid && slot < kv.length) position = PositionOf(kv, slot);
+        if (slot >= kv.first_valid && slot < kv.length) position = PositionOf(args, slot);
         if (position < 0) position = -1;
         c->position[i] = position;
         least = position < least ? position : least;
@@ -349,6 +359,19 @@ class AttentionImpl {
       c->smallest[tile] = smallest;
       c->greatest[tile] = greatest;
     }
+  }
+
+  /// Positions of a tile's slots, with -1 for those of a tree that are not on a row's path. buffer: [16].
+  static const int32_t* SeenPositions(const Chunk& c, int64_t tile, const RowRange& range, int32_t* buffer) {
+    const int32_t* const position = c.position + tile * 16;
+    if (tile < c.tree_tile || range.path == nullptr) return position;
+    for (int64_t i = 0; i < 16; ++i) {
+      const int64_t token = tile * 16 + i - c.tree_begin;
+      // Slots behind the last token have no position, and may have no word.
+      const bool seen = token < 0 || (position[i] >= 0 && (range.path[token / 64] >> (token % 64) & 1) != 0);
+      buffer[i] = seen ? position[i] : -1;
+    }
+    return buffer;
   }
 
   /// Walks over the K tiles of a head, without a division at every step.
@@ -414,7 +437,7 @@ class AttentionImpl {
       if (c.smallest[tile] > all.high || c.greatest[tile] < all.low) continue;
       const int n = list->count++;
       list->tile[n] = static_cast<int8_t>(tile);
-      list->whole[n] = c.least[tile] >= each.low && c.greatest[tile] <= each.high;
+      list->whole[n] = tile < c.tree_tile && c.least[tile] >= each.low && c.greatest[tile] <= each.high;
       if (!list->whole[n]) list->partial[list->partials++] = n;
       const std::byte* k = cursor.Get();
       list->k[n] = k;
@@ -464,10 +487,11 @@ class AttentionImpl {
     }
     for (int i = 0; i < list.partials; ++i) {
       const int n = list.partial[i];
+      int32_t buffer[16];
+      const int32_t* const position = SeenPositions(c, list.tile[n], range, buffer);
       for (int v = 0; v < 16; v += V::kLanes) {
         float* at = scores + n * 16 + v;
-        const auto position = V::LoadU(c.position + list.tile[n] * 16 + v);
-        V::Store(at, V::SelectInRange(position, range.low, range.high, V::Load(at), V::Set1(-kInfinity)));
+        V::Store(at, V::SelectInRange(V::LoadU(position + v), range.low, range.high, V::Load(at), V::Set1(-kInfinity)));
       }
     }
     const float* const end = scores + list.count * 16;
@@ -619,7 +643,7 @@ class AttentionImpl {
     const int64_t length_tiles = (args.kv.length + kTileTokens - 1) / kTileTokens;
     const int64_t end_tile = chunk_end * kChunkTiles < length_tiles ? chunk_end * kChunkTiles : length_tiles;
     for (int64_t i = chunk_begin; i < chunk_end; ++i) {
-      DescribeChunk(args.kv, i, &chunk);
+      DescribeChunk(args, i, &chunk);
       const int64_t skip = (i - chunk_begin) * state_step;
       const AttentionState into = {state.max + skip, state.sum + skip, state.acc + skip, state.stride};
       for (int p = 0; p < n; ++p) {

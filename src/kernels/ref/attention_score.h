@@ -68,11 +68,21 @@ inline int64_t PositionAt(const KvView& kv, int64_t slot) {
   return kv.positions != nullptr ? kv.positions[slot] : slot;
 }
 
+/// The same in a pass, whose tokens may be a tree.
+inline int64_t PositionAt(const AttentionArgs& args, int64_t slot) {
+  return args.tree != nullptr && slot >= args.first_slot ? args.tree->positions[slot - args.first_slot]
+                                                         : PositionAt(args.kv, slot);
+}
+
 /// Whether row `token` attends to `slot`, which lies in [first_valid, length).
 inline bool Sees(const AttentionArgs& args, int64_t token, int64_t slot) {
-  const int64_t own = PositionAt(args.kv, args.first_slot + token);
-  const int64_t position = PositionAt(args.kv, slot);
+  const int64_t own = PositionAt(args, args.first_slot + token);
+  const int64_t position = PositionAt(args, slot);
   const int64_t distance = own - position;
+  if (args.tree != nullptr && slot >= args.first_slot) {
+    const int64_t other = slot - args.first_slot;
+    if (other >= args.q.rows || !args.tree->Sees(token, other)) return false;
+  }
   if (position < 0 || distance < args.min_distance) return false;
   if (args.window > 0 && distance >= args.window) return false;
   return args.stride <= 1 || distance <= args.local || distance % args.stride == 0;
@@ -84,8 +94,8 @@ inline float Logit(const AttentionArgs& args, int64_t query_head, int64_t token,
   if (args.softcap != 0.0f) x = args.softcap * std::tanh(x / args.softcap);
   if (args.alibi_slopes != nullptr) {
     const float slope = args.alibi_slopes[query_head];
-    const int64_t position = PositionAt(args.kv, slot);
-    const int64_t own = PositionAt(args.kv, args.first_slot + token);
+    const int64_t position = PositionAt(args, slot);
+    const int64_t own = PositionAt(args, args.first_slot + token);
     if (args.alibi_bf16) {
       const float rounded = ToFloat(ToBFloat16(slope));
       const float bias = ToFloat(ToBFloat16(rounded * static_cast<float>(position)));
