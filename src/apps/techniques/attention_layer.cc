@@ -28,7 +28,8 @@ Result<AttentionLayer> AttentionLayer::Make(ExecContext& ctx, const LayerShape& 
                                              {.layers = {&cached, 1}, .type = shape.type, .max_tokens = tokens}));
   ASSIGN_OR_RETURN(layer.seq_, layer.cache_->Create());
   if (!layer.cache_->Reserve(layer.seq_, tokens)) {
-    return ResourceExhausted("no memory for a KV cache of {} tokens in {}", tokens, KvTypeName(shape.type));
+    return ResourceExhausted("no memory for a KV cache of {} tokens in {}; free some, or leave this out by --only",
+                             tokens, KvTypeName(shape.type));
   }
   ASSIGN_OR_RETURN(layer.keys_, EvenNumbers(kPeriod * layer.kv_width(), 1));
   ASSIGN_OR_RETURN(layer.values_, EvenNumbers(kPeriod * layer.kv_width(), 2));
