@@ -21,8 +21,9 @@ constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;  // as shells report Ctrl-C
 
 using Factory = std::unique_ptr<Verb> (*)();
-constexpr Factory kVerbs[] = {MakeGenerateVerb, MakeChatVerb,       MakeInspectVerb, MakeAnalyzeVerb, MakeTokenizeVerb,
-                              MakeLogitsVerb,   MakePerplexityVerb, MakeBenchVerb,   MakePackVerb,    MakeQuantizeVerb};
+constexpr Factory kVerbs[] = {MakeGenerateVerb,        MakeChatVerb,   MakeInspectVerb,    MakeAnalyzeVerb,
+                              MakeTokenizeVerb,        MakeLogitsVerb, MakePerplexityVerb, MakeBenchVerb,
+                              MakeBenchTechniquesVerb, MakePackVerb,   MakeQuantizeVerb};
 
 /// A verb with its table, --help included.
 struct Command {
@@ -44,7 +45,7 @@ std::string Overview() {
       "       kvasir VERB --help\n\nverbs:\n";
   for (Factory make : kVerbs) {
     const auto verb = make();
-    out += fmt::format("  {:<12}{}\n", verb->name(), verb->summary());
+    out += fmt::format("  {:<18}{}\n", verb->name(), verb->summary());
   }
   out +=
       "\nflags:\n"
@@ -122,6 +123,14 @@ int RunCommand(Command& command, const std::vector<std::string>& args, bool json
   return Fail(status, json, Interrupted() ? kExitInterrupted : kExitError);
 }
 
+/// How many words at the front of `args` are the verb's name; 0: another verb is meant.
+size_t WordsOfName(std::string_view name, const std::vector<std::string>& args) {
+  const size_t space = name.find(' ');
+  if (name.substr(0, space) != args[0]) return 0;
+  if (space == name.npos) return 1;
+  return args.size() > 1 && name.substr(space + 1) == args[1] ? 2 : 0;
+}
+
 int Main(const std::vector<std::string>& args, bool json) {
   if (args.empty()) {
     WriteStderr(Overview());
@@ -133,13 +142,19 @@ int Main(const std::vector<std::string>& args, bool json) {
     return written.ok() ? kExitOk : Fail(written, json, kExitError);
   }
   std::vector<std::string> names;
+  Factory chosen = nullptr;
+  size_t words = 0;
   for (Factory make : kVerbs) {
     const auto verb = make();
-    if (verb->name() == word) {
-      Command command(make);
-      return RunCommand(command, {args.begin() + 1, args.end()}, json);
-    }
     names.emplace_back(verb->name());
+    const size_t matching = WordsOfName(verb->name(), args);
+    if (matching <= words) continue;
+    chosen = make;
+    words = matching;
+  }
+  if (chosen != nullptr) {
+    Command command(chosen);
+    return RunCommand(command, {args.begin() + static_cast<ptrdiff_t>(words), args.end()}, json);
   }
   const std::string* nearest = Nearest(word, names);
   return Fail(InvalidArgument("unknown verb \"{}\"{} (see kvasir --help)", word,

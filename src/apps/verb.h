@@ -13,6 +13,7 @@ namespace kvasir::apps {
 class Verb {
  public:
   virtual ~Verb() = default;
+  /// One word, or two for a part of another verb: "bench techniques".
   virtual std::string_view name() const = 0;
   /// One line for the list of verbs.
   virtual std::string_view summary() const = 0;
@@ -31,6 +32,7 @@ std::unique_ptr<Verb> MakeTokenizeVerb();
 std::unique_ptr<Verb> MakeLogitsVerb();
 std::unique_ptr<Verb> MakePerplexityVerb();
 std::unique_ptr<Verb> MakeBenchVerb();
+std::unique_ptr<Verb> MakeBenchTechniquesVerb();
 std::unique_ptr<Verb> MakePackVerb();
 std::unique_ptr<Verb> MakeQuantizeVerb();
 

@@ -13,7 +13,8 @@ import unittest
 PROGRAM = os.environ.get("KVASIR_PROGRAM", "build/release/kvasir")
 DEMO = os.environ.get("KVASIR_DEMO_MODEL", "models/demo")
 SANITIZED = bool(os.environ.get("KVASIR_SANITIZE"))
-VERBS = ["generate", "chat", "inspect", "analyze", "tokenize", "logits", "perplexity", "bench", "pack", "quantize"]
+VERBS = ["generate", "chat", "inspect", "analyze", "tokenize", "logits", "perplexity", "bench",
+         "bench techniques", "pack", "quantize"]
 
 
 class Run:

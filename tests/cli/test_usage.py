@@ -28,7 +28,7 @@ class Usage(CliTest):
     def test_help_of_every_verb_names_every_flag_and_its_variable(self):
         for verb in VERBS:
             for flag in ("--help", "-h"):
-                text = self.ok(verb, flag).text
+                text = self.ok(*verb.split(), flag).text
             self.assertTrue(text.startswith(f"kvasir {verb} - "), text)
             self.assertIn(f"usage: kvasir {verb}", text)
             flags = re.findall(r"(?m)^  (-.*?)(?:  |$)", text)

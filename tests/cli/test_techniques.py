@@ -1,0 +1,195 @@
+"""bench techniques: what does not depend on time, the trace, and the page."""
+
+import base64
+import hashlib
+import html.parser
+import os
+import re
+import unittest
+
+from kvasir_cli import CliTest
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def waste(used, allocated):
+    return 100 * (allocated - used) / allocated
+
+
+class Page(html.parser.HTMLParser):
+    """The tags of a page, those left open, and the text of its style sheet."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.style, self.texts = [], [], "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "line", "polyline", "rect"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "style":
+            self.style += data
+        self.texts += data
+
+
+class Techniques(CliTest):
+    def quick(self, *args):
+        return self.ok("bench", "techniques", "--quick", *args)
+
+    def rows(self, *args):
+        """By name of the technique."""
+        report = self.quick("-o", "json", "-t", "2", *args).json
+        self.assertTrue(report["quick"])
+        self.assertEqual(report["threads"], 2)
+        self.assertGreater(report["limits"]["read_bytes_per_s"], 0)
+        return {t["name"]: t["rows"] for t in report["techniques"]}
+
+    def test_memory_of_attention(self):
+        rows = self.rows("--only", "N5")["attention-memory"]
+        self.assertEqual([row["tokens"] for row in rows], [256, 512, 1024, 2048])
+        self.assertEqual(len({row["a2_scratch_bytes"] for row in rows}), 1, rows)
+        self.assertGreater(rows[0]["a2_scratch_bytes"], 0)
+        self.assertEqual([row["a1_source"] for row in rows], ["measured", "measured", "computed", "computed"])
+        for row in rows:
+            t = row["tokens"]
+            self.assertEqual(row["a1_score_bytes_per_head"], 4 * t * t)
+            # Keys and values of the one KV head in fp32 besides.
+            self.assertEqual(row["a1_scratch_bytes"], row["heads"] * 4 * t * t + 2 * 4 * t * row["head_dim"])
+            self.assertEqual(row["n5_bytes"], 40 * 2 * t * t)
+
+    def test_attention_computes_the_same_either_way(self):
+        for row in self.rows("--only", "attention-speed")["attention-speed"]:
+            # bf16 rounds the weights of values around 1.
+            self.assertLess(row["greatest_difference"], 6e-3 if row["kv_type"] == "bf16" else 1e-5, row)
+            self.assertGreater(row["a2_flops_per_s"], 0)
+
+    def test_bytes_and_work(self):
+        rows = self.rows("--only", "A3,A6,K7")
+        # A key and a value of 128 channels: 2 or 4 bytes each; a byte and a scale; half a byte, and scale and minimum
+        # for 32 channels.
+        per_head = {"f32": 1024, "bf16": 512, "f16": 512, "i8": 2 * (128 + 2), "i4": 2 * (64 + 4 * 4)}
+        for row in rows["attention-decode"]:
+            heads = {"GQA 8:1": 4, "MHA": 8}[row["heads"]]
+            self.assertEqual(row["kv_bytes"], row["tokens"] * heads * per_head[row["kv_type"]])
+        t, k = 1024, 64
+        full = t * (t + 1) // 2
+        seen = {"local:256": sum(min(i + 1, 257) for i in range(t)), "atrous:64": sum(i // k + 1 for i in range(t)),
+                "sparse:64": sum(min(i, k) + 1 + max(i // k - 1, 0) for i in range(t))}
+        for row in rows["attention-patterns"]:
+            self.assertAlmostEqual(row["work_ratio"], full / seen[row["attention"]], places=5, msg=row)
+        types = {row["kv_type"]: row for row in rows["kv-types"]}
+        self.assertEqual(types["bf16"]["bytes_per_token"], 6 * 2 * 2 * 32 * 2)
+        self.assertEqual(types["i8"]["bytes_per_token"], 816)
+        self.assertEqual(types["i4"]["bytes_per_token"], 480)
+        self.assertEqual(types["bf16"]["cache_bytes"], 128 * types["bf16"]["bytes_per_token"])
+        self.assertEqual(types["f32"]["pct_of_bf16_bytes"], 200)
+
+    def test_with_and_without_a_cache(self):
+        rows = self.rows("--only", "K1", "-n", "10")["cache-ratio"]
+        self.assertEqual([row["cache"] for row in rows], ["none (K1)", "dynamic (K2)"])
+        for row in rows:
+            self.assertEqual(row["new_tokens"], 10)
+            self.assertGreater(row["seconds"], 0)
+
+    def test_waste_over_a_trace(self):
+        # Blocks hold 128 tokens. The requests end at 128, 129, 1, 8192 and 9000 tokens.
+        trace = self.write("t.csv", HEADER + "x,100,28\r\nx,129,0\r\nx,0,1\r\nx,8000,192\r\nx,1000,8000\n")
+        rows = self.rows("--only", "A4", "--trace", trace)["cache-waste"]
+        lengths = [128, 129, 1, 8192, 9000]
+        blocks = {row["policy"].split("(")[1]: row for row in rows if "dynamic" in row["policy"]}["dynamic)"]
+        self.assertEqual(blocks["requests"], 5)
+        self.assertEqual(blocks["used_slots"], sum(lengths))
+        self.assertEqual(blocks["allocated_slots"], 128 + 256 + 128 + 8192 + 9088)
+        self.assertAlmostEqual(blocks["waste_pct"], waste(17450, 17792), places=4)
+        longest, usual = [row for row in rows if "static" in row["policy"]]
+        self.assertEqual((longest["context"], longest["refused"], longest["allocated_slots"]), (9000, 0, 5 * 9088))
+        self.assertAlmostEqual(longest["waste_pct"], waste(17450, 45440), places=4)
+        self.assertEqual((usual["context"], usual["refused"], usual["requests"]), (8192, 1, 4))
+        self.assertEqual((usual["used_slots"], usual["allocated_slots"]), (8450, 4 * 8192))
+        self.assertAlmostEqual(usual["waste_pct"], waste(8450, 32768), places=4)
+        text = self.quick("--only", "A4", "--trace", trace).text
+        self.assertRegex(text, r"(?m)^blocks as the text grows \(dynamic\) +128 +9000 +5 +0 +17450 +17792 +1\.92$")
+
+    def test_wrong_traces(self):
+        for content, says in [("", "is empty"), (HEADER, "no requests"), ("a,b\n1,2\n", "line 1 names no columns"),
+                              (HEADER + "x,1\n", "line 2 has 2 fields"), (HEADER + "x,1,2\nx,-1,2\n", "line 3"),
+                              (HEADER + "x,99999999999999999999,2\n", "line 2: ContextTokens"),
+                              (HEADER + "x,1\0,2\n", "line 2: ContextTokens is \"1^@\""),
+                              (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "line 1 names no columns")]:
+            self.fails("bench", "techniques", "--quick", "--only", "A4", "--trace", self.write("t.csv", content),
+                       says=["t.csv", says])
+        self.fails("bench", "techniques", "--trace", self.path("none"), says="no such file")
+        self.fails("bench", "techniques", "--trace", self.folder, says="a directory")
+
+    def test_the_page(self):
+        trace = self.write("t.csv", HEADER + "x,100,28\n")
+        page = self.path("r.html")
+        out = self.quick("--only", "A2,A4,A6", "--trace", trace, "--html", page).text
+        self.assertIn("attention-memory", out)
+        with open(page, encoding="utf-8", newline="") as file:
+            text = file.read()
+        parsed = Page(text)
+        self.assertEqual(parsed.open, [])
+        tags = [tag for tag, _ in parsed.tags]
+        self.assertEqual(tags.count("svg"), 5)
+        self.assertEqual(tags.count("table"), 4)
+        for tag in ("script", "link", "img", "iframe", "object", "embed", "base", "form", "foreignobject"):
+            self.assertNotIn(tag, tags)
+        for tag, attributes in parsed.tags:
+            for name, value in attributes.items():
+                self.assertFalse(name.startswith("on") or name in ("src", "style"), (tag, name))
+                self.assertTrue(name != "href" or value.startswith("#"), value)
+        policy = next(a["content"] for _, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
+        digest = base64.b64encode(hashlib.sha256(parsed.style.encode()).digest()).decode()
+        self.assertEqual(policy, f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'")
+        self.assertNotRegex(parsed.style, r"url\(|@import|@font-face")
+        self.assertNotRegex(text, r"\bnan\b|\binf\b")
+        self.assertIn("tokens of the prompt", parsed.texts)
+        self.assertEqual(os.listdir(self.folder).count("r.html"), 1)
+        self.assertFalse([name for name in os.listdir(self.folder) if name.endswith(".tmp")])
+
+    def test_forms(self):
+        self.assertRegex(self.quick("--only", "A6", "-o", "md").text, r"(?m)^\|---\|---\|--:\|")
+        everything = self.quick("--json", "-n", "4").json["techniques"]
+        self.assertEqual(len(everything), 7)
+        skipped = next(t for t in everything if "A4" in t["ids"])
+        self.assertEqual(skipped["rows"], [])
+        self.assertIn("--trace FILE", skipped["notes"][0])
+
+    def test_flags_that_cannot_be(self):
+        fails = self.fails
+        fails("bench", "techniques", "--only", "A99", says=['--only: "A99" is none of attention-memory (A1 A2 N5)'])
+        fails("bench", "techniques", "--only", "A2,", says='--only: ""')
+        fails("bench", "techniques", "--only", "A4", says=["--only A4", "--trace FILE"])
+        fails("bench", "techniques", "--only", "A2", "--trace", self.write("t.csv", HEADER + "x,1,1\n"),
+              says=["--trace is for A4", "--only A2"])
+        fails("bench", "techniques", "--only", "K2", "-m", self.path("none"), says="none")
+        fails("bench", "techniques", "--only", "A6", "--html", self.path("no/such/r.html"), says="--html")
+        fails("bench", "techniques", "--longest", "1000", code=2, says=["--longest", "1024 … 32768"])
+        fails("bench", "techniques", "-r", "0", code=2, says="--repetitions")
+        fails("bench", "techniques", "--no-limits", code=2, says="unknown flag --no-limits")
+        fails("bench", "techniques", "extra", code=2, says='unexpected argument "extra"')
+        run = fails("bench", "technique", says="technique")  # a model of that name is not there
+        self.assertNotIn("unknown verb", run.err)
+
+    def test_more_tokens_than_a_model_has_positions(self):
+        fixtures = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures", "models")
+        learned = os.path.join(fixtures, "gpt2")
+        self.assertTrue(os.path.isdir(learned))
+        rows = self.rows("--only", "K7", "-m", learned)["kv-types"]
+        self.assertEqual(len(rows), 5)
+        self.fails("bench", "techniques", "--quick", "--only", "K2", "-m", learned, "-n", "5000",
+                   says=["cache-ratio", "positions"])
+
+
+if __name__ == "__main__":
+    unittest.main()
