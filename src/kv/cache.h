@@ -40,7 +40,7 @@ struct KvBound {
 };
 
 /// Tokens per block of a paged cache unless others are asked for. Half a block of each sequence is empty, 1.6 % of a
-/// thousand tokens; docs/performance.md has what smaller and larger ones cost.
+/// thousand tokens (of 64: 3.2 %); attention reads blocks of 128 faster by a few percent at most.
 inline constexpr int64_t kPagedBlockTokens = 32;
 inline constexpr int64_t kMostPagedBlockTokens = 1024;
 

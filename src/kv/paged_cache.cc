@@ -59,20 +59,11 @@ class PagedCache final : public DynamicCache {
     const auto size = static_cast<size_t>(block_slots());
     std::vector<PrefixTree::Node*> path = tree_.Find(scope, tokens);
     for (size_t block = 0; block < path.size(); ++block) ReplaceBlock(sequence, block, *path[block]);
-    try {
-      path.reserve(tokens.size() / size);
-      for (size_t block = path.size(); (block + 1) * size <= tokens.size(); ++block) {
-        std::vector<BlockId> ids;
-        for (const Table& table : sequence.tables) ids.push_back(table.ids[block]);
-        if (tree_.NodeOf(ids[0]) != nullptr) break;  // known as something else: the caller changed scope or tokens
-        if (tree_.size() >= most_prefix_blocks_ && !Evict(1)) break;
-        path.push_back(
-            tree_.Add(scope, path.empty() ? nullptr : path.back(), tokens.subspan(block * size, size), std::move(ids)));
-        const PrefixTree::Node& node = *path.back();
-        for (size_t i = 0; i < layers_.size(); ++i) layers_[i].pool->AddReference(node.blocks[i]);
-      }
-    } catch (const std::bad_alloc&) {
-      // What is in the tree by now is whole; the rest is not shared.
+    for (size_t block = path.size(); (block + 1) * size <= tokens.size(); ++block) {
+      PrefixTree::Node* parent = path.empty() ? nullptr : path.back();
+      PrefixTree::Node* node = AddNode(scope, parent, tokens.subspan(block * size, size), sequence, block);
+      if (node == nullptr) break;
+      path.push_back(node);
     }
     tree_.Touch(path);
   }
@@ -119,6 +110,23 @@ class PagedCache final : public DynamicCache {
     if (tree_.CountUnused(count, unused_) < count) return false;
     tree_.RemoveOldest(count, unused_, release_);
     return true;
+  }
+
+  /// Lets the tree share a sequence's block. Null: it may hold no more, or there is no memory for a node.
+  PrefixTree::Node* AddNode(std::string_view scope, PrefixTree::Node* parent, std::span<const int32_t> tokens,
+                            const Sequence& sequence, size_t block) {
+    if (tree_.NodeOf(sequence.tables[0].ids[block]) != nullptr) return nullptr;  // the caller changed scope or tokens
+    if (tree_.size() >= most_prefix_blocks_ && !Evict(1)) return nullptr;
+    try {
+      std::vector<BlockId> ids;
+      ids.reserve(sequence.tables.size());
+      for (const Table& table : sequence.tables) ids.push_back(table.ids[block]);
+      PrefixTree::Node* node = tree_.Add(scope, parent, tokens, std::move(ids));
+      for (size_t i = 0; i < layers_.size(); ++i) layers_[i].pool->AddReference(node->blocks[i]);
+      return node;
+    } catch (const std::bad_alloc&) {
+      return nullptr;
+    }
   }
 
   /// Lets a sequence share a node's block, which holds the same as its own.

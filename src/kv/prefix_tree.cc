@@ -86,7 +86,8 @@ void PrefixTree::RemoveOldest(int64_t count, const std::function<bool(const Node
     left -= unused(node);
     removed(node);
   };
-  for (auto behind = uses_.end(); left > 0;) {
+  auto behind = uses_.end();
+  while (left > 0) {
     KVASIR_CHECK(behind != uses_.begin());
     const auto node = std::prev(behind);
     if (!unused(**node)) {

@@ -132,9 +132,11 @@ std::string Remedies(const MemoryPlan& plan, const DecoderSpec& spec, const Weig
   };
   const int64_t most = run.pool_tokens > 0 ? run.pool_tokens : run.CachedTokens();
   const int64_t tokens = LongestCache(spec, weights, run, std::min(most, kMostKvTokens), available);
-  if (tokens > 0) {
-    const char* const bounded = run.bound.tokens > 0 ? "a --cache of {} tokens fits" : "-c {} fits";
-    remedies.push_back(fmt::format(fmt::runtime(run.pool_tokens > 0 ? "--pool-tokens {} fits" : bounded), tokens));
+  if (tokens > 0 && run.pool_tokens > 0) {
+    remedies.push_back(fmt::format("--pool-tokens {} fits", tokens));
+  } else if (tokens > 0) {
+    remedies.push_back(run.bound.tokens > 0 ? fmt::format("a --cache of {} tokens fits", tokens)
+                                            : fmt::format("-c {} fits", tokens));
   }
   for (KvType type : {KvType::kBF16, KvType::kI8}) {
     const int64_t saved = saved_by([type](RunShape& other) { other.kv_type = type; });
