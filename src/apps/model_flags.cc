@@ -14,7 +14,8 @@ namespace kvasir::apps {
 namespace {
 
 constexpr int64_t kMaxContext = int64_t{1} << 30;
-constexpr std::string_view kCaches = "none|dynamic|static|window:L|recompute:L|sink:S,L";
+constexpr int64_t kMostPoolTokens = int64_t{1} << 40;
+constexpr std::string_view kCaches = "none|dynamic|static|paged[:N]|window:L|recompute:L|sink:S,L";
 
 struct PatternName {
   AttentionPattern pattern;
@@ -77,42 +78,52 @@ void ModelFlags::AddBatch(FlagTable& flags) {
 void ModelFlags::AddCache(FlagTable& flags) {
   flags.Parsed(
       "--cache", kCaches,
-      "KV cache: recompute everything (K1), grow (K2) or allocate the whole context ahead (K3). For texts of any "
-      "length: keep the last L tokens (A9), run the last L tokens again at every step (A10), or keep the first S "
+      "KV cache: recompute everything (K1), grow (K2), allocate the whole context ahead (K3), or take blocks of N "
+      "tokens (a multiple of 16; 32 if N is not given) from one pool for all sequences, which share the blocks of what "
+      "they begin with alike (A4, K5: PagedAttention with a prefix tree). For texts of any length: keep the last L "
+      "tokens (A9), run the last L tokens again at every step (A10), or keep the first S "
       "tokens and the last L - S (A11, StreamingLLM).",
       [this](std::string_view text) -> Status {
         ASSIGN_OR_RETURN(cache, ParseCachePolicy(text));
         return OkStatus();
       },
       [this] { return cache.Text(); });
+  flags.Int("--pool-tokens", "N", &pool_tokens, 1, kMostPoolTokens,
+            "With --cache paged: tokens that its pool holds, of all sequences together.",
+            "the context for each sequence");
 }
 
 Result<CachePolicy> ParseCachePolicy(std::string_view text) {
   const size_t colon = std::min(text.find(':'), text.size());
   const std::string_view name = text.substr(0, colon);
   constexpr std::pair<std::string_view, CacheMode> kModes[] = {
-      {"none", CacheMode::kNone},     {"dynamic", CacheMode::kDynamic},     {"static", CacheMode::kStatic},
-      {"window", CacheMode::kWindow}, {"recompute", CacheMode::kRecompute}, {"sink", CacheMode::kSink}};
+      {"none", CacheMode::kNone},   {"dynamic", CacheMode::kDynamic}, {"static", CacheMode::kStatic},
+      {"paged", CacheMode::kPaged}, {"window", CacheMode::kWindow},   {"recompute", CacheMode::kRecompute},
+      {"sink", CacheMode::kSink}};
   const auto* const known = std::ranges::find(kModes, name, &std::pair<std::string_view, CacheMode>::first);
   if (known == std::end(kModes)) return InvalidArgument("\"{}\" is none of {}", text, kCaches);
   CachePolicy policy{.mode = known->second};
   const bool sized = policy.mode == CacheMode::kWindow || policy.mode == CacheMode::kRecompute;
   const bool sink = policy.mode == CacheMode::kSink;
-  if (!sized && !sink) {
+  const bool paged = policy.mode == CacheMode::kPaged;
+  if (!sized && !sink && (!paged || colon == text.size())) {
     if (colon < text.size()) return InvalidArgument("\"{}\": {} has no size", text, name);
     return policy;
   }
   const std::string_view sizes = text.substr(std::min(colon + 1, text.size()));
   const size_t comma = std::min(sizes.find(','), sizes.size());
   if (sizes.empty() || (comma < sizes.size()) != sink) {
-    return InvalidArgument("\"{}\": write {}, such as {}", text, sink ? "sink:S,L" : fmt::format("{}:L", name),
-                           sink ? "sink:4,256" : fmt::format("{}:256", name));
+    return InvalidArgument("\"{}\": write {}, such as {}", text,
+                           sink ? "sink:S,L" : fmt::format("{}:{}", name, paged ? 'N' : 'L'),
+                           sink ? "sink:4,256" : fmt::format("{}:{}", name, paged ? 64 : 256));
   }
   const auto number = [&](std::string_view digits) -> Result<int64_t> {
-    auto value = internal::ParseInt(digits, 0, kMaxContext);
+    auto value = paged ? internal::ParseInt(digits, kTileTokens, kMostPagedBlockTokens)
+                       : internal::ParseInt(digits, 0, kMaxContext);
     return value.ok() ? value : Result<int64_t>(value.status().WithContext(fmt::format("\"{}\"", text)));
   };
-  ASSIGN_OR_RETURN(policy.bound.tokens, number(sizes.substr(sink ? comma + 1 : 0)));
+  ASSIGN_OR_RETURN(const int64_t size, number(sizes.substr(sink ? comma + 1 : 0)));
+  (paged ? policy.block_tokens : policy.bound.tokens) = size;
   if (sink) {
     ASSIGN_OR_RETURN(policy.bound.sinks, number(sizes.substr(0, comma)));
   }
@@ -191,6 +202,7 @@ EngineOptions ModelFlags::Options() const {
   options.threads = threads.value_or(0);
   options.context = context.value_or(0);
   options.cache = cache;
+  options.pool_tokens = pool_tokens.value_or(0);
   options.attention = attention;
   options.rope = rope;
   options.exact_prefill = exact_prefill;

@@ -24,6 +24,7 @@ struct ModelFlags {
   std::optional<int64_t> context;
   int64_t batch = 512;
   CachePolicy cache;
+  std::optional<int64_t> pool_tokens;
   AttentionMode attention;
   RopeOverride rope;
   bool exact_prefill = false;
@@ -38,7 +39,7 @@ struct ModelFlags {
   void AddKvType(FlagTable& flags);
   void AddContext(FlagTable& flags);
   void AddBatch(FlagTable& flags);
-  void AddCache(FlagTable& flags);
+  void AddCache(FlagTable& flags);  // and its pool's size
   void AddAttention(FlagTable& flags);
   void AddRope(FlagTable& flags);
   void AddPreTokenizer(FlagTable& flags);
@@ -73,7 +74,8 @@ Result<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags, EngineOption
 /// Whether there is something at `path` to load as a session, be it a broken link.
 bool SessionExists(const std::string& path);
 
-/// A policy as --cache has it: "dynamic", "window:256", "sink:4,256". InvalidArgument says what is wrong with it.
+/// A policy as --cache has it: "dynamic", "paged:64", "window:256", "sink:4,256". InvalidArgument says what is wrong
+/// with it.
 Result<CachePolicy> ParseCachePolicy(std::string_view text);
 
 /// Says on standard error what `plan` needs, what is free, and what is odd about it.

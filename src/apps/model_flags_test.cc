@@ -11,7 +11,8 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(CacheFlag, EveryPolicyIsReadAndShownAlike) {
-  for (const char* text : {"none", "dynamic", "static", "window:256", "window:1", "recompute:32", "sink:4,256"}) {
+  for (const char* text : {"none", "dynamic", "static", "paged", "paged:16", "paged:1024", "window:256", "window:1",
+                           "recompute:32", "sink:4,256"}) {
     const auto policy = ParseCachePolicy(text);
     ASSERT_TRUE(policy.ok()) << policy.status().message();
     EXPECT_EQ(policy->Text(), text);
@@ -27,7 +28,14 @@ TEST(CacheFlag, WrongPoliciesAreNamed) {
     const char* text;
     const char* says;
   } cases[] = {{"", "is none of none|dynamic|static"},
-               {"paged", "sink:S,L"},
+               {"pages", "sink:S,L"},
+               {"paged:", "write paged:N, such as paged:64"},
+               {"paged:0", "\"paged:0\": 0 is out of range (16 … 1024)"},
+               {"paged:17", "paged:17: N, the tokens of a block, is a multiple of 16 up to 1024"},
+               {"paged:-32", "-32"},
+               {"paged:32,64", "write paged:N"},
+               {"paged:x", "\"x\""},
+               {"paged:1000000000", "1000000000 is out of range (16 … 1024)"},
                {"Sink:4,256", "is none of"},
                {"dynamic:7", "dynamic has no size"},
                {"none:", "none has no size"},

@@ -47,6 +47,7 @@ CacheKind KindOf(CacheMode mode) {
     case CacheMode::kStatic: return CacheKind::kStatic;
     case CacheMode::kWindow: return CacheKind::kWindow;
     case CacheMode::kSink: return CacheKind::kSink;
+    case CacheMode::kPaged: return CacheKind::kPaged;
     case CacheMode::kNone:
     case CacheMode::kDynamic:
     case CacheMode::kRecompute: break;
@@ -64,6 +65,7 @@ std::string CachePolicy::Text() const {
     case CacheMode::kWindow: return fmt::format("window:{}", bound.tokens);
     case CacheMode::kRecompute: return fmt::format("recompute:{}", bound.tokens);
     case CacheMode::kSink: return fmt::format("sink:{},{}", bound.sinks, bound.tokens);
+    case CacheMode::kPaged: return block_tokens == 0 ? "paged" : fmt::format("paged:{}", block_tokens);
   }
   return "?";
 }
@@ -72,6 +74,11 @@ Status CachePolicy::Validate() const {
   const bool bounded = mode == CacheMode::kWindow || mode == CacheMode::kRecompute || mode == CacheMode::kSink;
   if (!bounded && (bound.tokens != 0 || bound.sinks != 0))
     return InvalidArgument("a cache of every token has no bound");
+  if (mode != CacheMode::kPaged && block_tokens != 0) return InvalidArgument("{}: only paged has a block size", Text());
+  if (block_tokens < 0 || block_tokens > kMostPagedBlockTokens || block_tokens % kTileTokens != 0) {
+    return InvalidArgument("{}: N, the tokens of a block, is a multiple of {} up to {}", Text(), kTileTokens,
+                           kMostPagedBlockTokens);
+  }
   if (bounded && (bound.tokens < 1 || bound.tokens > kMostKvTokens)) {
     return InvalidArgument("{}: L, the tokens that are kept, is 1 to {}", Text(), kMostKvTokens);
   }
@@ -96,6 +103,8 @@ RunShape PlannedRun(const EngineOptions& options, const WeightNeed& weights, int
           .cache = KindOf(options.cache.mode),
           .bound = options.cache.bound,
           .context = options.context,
+          .block_tokens = options.cache.block_tokens,
+          .pool_tokens = options.cache.mode == CacheMode::kPaged ? options.pool_tokens : 0,
           .chunk = options.prefill_chunk,
           .sequences = options.max_sequences,
           .attention = options.attention,
@@ -124,6 +133,14 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
                            options.prefill_chunk, options.max_sequences);
   }
   RETURN_IF_ERROR(options.cache.Validate().WithContext("--cache"));
+  if (options.pool_tokens != 0 && options.cache.mode != CacheMode::kPaged) {
+    return InvalidArgument("--pool-tokens is the size of a pool, which --cache {} does not have; --cache paged does",
+                           options.cache.Text());
+  }
+  if (options.pool_tokens < 0 || options.most_prefix_blocks < 0) {
+    return InvalidArgument("a pool of {} tokens, of which the prefix tree may hold {} blocks", options.pool_tokens,
+                           options.most_prefix_blocks);
+  }
   const AttentionMode& attention = options.attention;
   if (attention.pattern != AttentionPattern::kAll && (attention.k < 1 || attention.k > kMaxPatternK)) {
     return InvalidArgument("an attention pattern of distance {}; 1 to {} are possible", attention.k, kMaxPatternK);
@@ -166,8 +183,9 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options) {
                    .planned = {}};
   load.planned = [&](const DecoderSpec& spec, const WeightNeed& weights) { return impl->PlanRun(spec, weights); };
   ASSIGN_OR_RETURN(impl->model, Model::Load(options.model, load, *impl->pool));
-  ASSIGN_OR_RETURN(impl->cache,
-                   MakeKvCache(impl->run.cache, CacheConfig(impl->model->spec(), impl->model->kv_shapes(), impl->run)));
+  KvCacheConfig config = CacheConfig(impl->model->spec(), impl->model->kv_shapes(), impl->run);
+  config.paged.most_prefix_blocks = options.most_prefix_blocks;
+  ASSIGN_OR_RETURN(impl->cache, MakeKvCache(impl->run.cache, config));
   impl->runner.emplace(*impl->model, *impl->cache, impl->ctx, options.prefill_chunk, options.attention);
   impl->load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
@@ -194,6 +212,8 @@ Result<const ChatTemplate*> Engine::chat_template() {
 }
 
 MemoryReport Engine::Memory() const { return ReportMemory(*impl_->model); }
+
+KvBlockUse Engine::CacheBlocks() const { return impl_->cache->BlockUse(); }
 
 MemoryReport ReportMemory(const Model& model) {
   return {.weights = model.weight_bytes(),
@@ -264,7 +284,7 @@ void Engine::DropKept() {
 
 Result<SessionLimits> Engine::Impl::Sessions() const {
   if (options.cache.Recomputes() || !cache->SlotsArePositions()) {
-    return Unsupported("sessions are of caches that keep every token: --cache dynamic or static, not {}",
+    return Unsupported("sessions are of caches that keep every token: --cache dynamic, static or paged, not {}",
                        options.cache.Text());
   }
   const AttentionMode& attention = options.attention;
@@ -291,7 +311,9 @@ Result<std::string> Engine::LoadSession(const std::filesystem::path& file) {
   ASSIGN_OR_RETURN(const SessionLimits limits, impl_->Sessions());
   SeqId seq = 0;
   ASSIGN_OR_RETURN(Session session, kvasir::LoadSession(file, limits, *impl_->cache, [this] { DropKept(); }, &seq));
-  impl_->kept = {.seq = seq, .tokens = std::move(session.tokens), .planned_length = session.planned_length};
+  const std::string scope = PrefixScope(impl_->model->spec(), session.planned_length, {});
+  impl_->cache->InsertPrefix(seq, scope, session.tokens);
+  impl_->kept = {.seq = seq, .tokens = std::move(session.tokens), .planned_length = session.planned_length, .salt = {}};
   return std::move(session.note);
 }
 

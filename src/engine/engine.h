@@ -30,18 +30,20 @@ enum class CacheMode {
   kWindow,     // A9: the last bound.tokens tokens
   kRecompute,  // A10: every step runs the last bound.tokens tokens from position 0 on, O(T·L²) for a text of T
   kSink,       // A11: the first bound.sinks tokens and the last ones, bound.tokens in all
+  kPaged,      // A4: a fixed pool of blocks for all sequences, which share the blocks of common prefixes (K5)
 };
 
 /// What becomes of the keys and values of tokens, as --cache has it.
 struct CachePolicy {
   CacheMode mode = CacheMode::kDynamic;
   KvBound bound = {};
+  int64_t block_tokens = 0;  // kPaged: 0 is kPagedBlockTokens
 
   /// Whether every step begins anew, so that nothing in the cache is of use to the next one.
   bool Recomputes() const { return mode == CacheMode::kNone || mode == CacheMode::kRecompute; }
   /// "sink:4,256".
   std::string Text() const;
-  /// InvalidArgument for a bound that holds nothing, or that the mode does not have.
+  /// InvalidArgument for a bound that holds nothing, blocks of a size that cannot be, or what the mode does not have.
   Status Validate() const;
 };
 
@@ -62,6 +64,8 @@ struct EngineOptions {
   int threads = 0;                // 0: AvailableProcessors()
   int64_t context = 0;            // 0: the trained length, or what fits into memory if that is less
   CachePolicy cache;
+  int64_t pool_tokens = 0;                         // PagedConfig's: 0 is the context for each of max_sequences
+  int64_t most_prefix_blocks = kAllBlocks;         // PagedConfig's
   AttentionMode attention;                         // A1, A2, A6–A8
   RopeOverride rope;                               // R5
   bool exact_prefill = false;                      // prompts: never ExecContext::round_weights
@@ -94,6 +98,9 @@ struct GenerationRequest {
   BeamParams beams;               // num_beams > 1: beam search; n is then beams.num_return
   /// Keep the sequence for the next request, which reuses the common prefix (K5). REQUIRES: n == 1, no beams.
   bool keep = false;
+  /// Requests share what a cache knows of common prefixes only if they have the same one: how long an answer takes to
+  /// begin then tells nobody what others have asked.
+  std::string cache_salt;
   bool skip_special = true;  // special tokens are left out of the text
   /// Asked between forward passes (chunks of the prompt, steps of decoding). True ends the request with what there is,
   /// which may be no token at all; the output then says kCancelled.
@@ -113,7 +120,7 @@ struct Timings {
   double prefill_ms = 0;
   double decode_ms = 0;
   int64_t prefill_tokens = 0;  // run through the model
-  int64_t cached_tokens = 0;   // of the prompt, found in the cache
+  int64_t cached_tokens = 0;   // of the prompt, found in the cache: in the kept sequence or the tree of prefixes
   int64_t decode_tokens = 0;   // generated after the first one of each sample
 };
 
@@ -153,6 +160,8 @@ class Engine {
   const MemoryPlan& memory_plan() const;
   double load_ms() const;
   MemoryReport Memory() const;
+  /// Blocks of the KV cache at this moment, for metrics.
+  KvBlockUse CacheBlocks() const;
   const EngineOptions& options() const;
   int threads() const;
   ExecContext& exec();  // for bench: counters, kernel set
@@ -169,7 +178,7 @@ class Engine {
   Status ForEachLogits(std::span<const TokenId> tokens, const LogitRows& rows,
                        const std::function<Status(int64_t row, MatView<const float> logits)>& consume);
 
-  /// Forgets the sequence kept for reuse.
+  /// Forgets the sequence kept for reuse (its prefix may still be known to a paged cache).
   void DropKept();
 
   /// Whether this engine's cache can be saved and loaded as a session at all.

@@ -36,7 +36,7 @@ TEST(Engine, GreedyTextIsTheSameForEveryCacheChunkAndThreadCount) {
     options.kv_type = kv_type;
     const std::vector<TokenId> expected = Ids(*LoadOrDie(options), Request());
     ASSERT_EQ(expected.size(), 20u);
-    for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+    for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic, CacheMode::kPaged}) {
       for (int threads : {1, 3}) {
         for (int64_t chunk : {1, 5, 512}) {
           options.cache.mode = cache;
@@ -74,7 +74,7 @@ TEST(Engine, GreedyTextOfEveryPatternIsTheSameForEveryCacheChunkAndThreadCount) 
     const std::vector<TokenId> expected = Ids(*LoadOrDie(options), LongRequest());
     ASSERT_EQ(expected.size(), 24u);
     EXPECT_NE(expected, full);
-    for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+    for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic, CacheMode::kPaged}) {
       for (const auto& [threads, chunk] : {std::pair<int, int64_t>{1, 7}, {3, 64}, {2, 1}}) {
         options.cache = {cache};
         options.threads = threads;
@@ -188,7 +188,7 @@ TEST(Engine, SamplingIsRepeatableAndSamplesDiffer) {
 }
 
 TEST(Engine, BeamSearchIsNoWorseThanGreedyAndSharesItsCache) {
-  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic, CacheMode::kPaged}) {
     const auto engine = LoadOrDie(Options(cache));
     GenerationRequest request = Request(8);
     const auto greedy = engine->Generate(request);
@@ -261,7 +261,7 @@ TEST(Engine, CancellingEndsAtOnceAndLosesNothing) {
 }
 
 TEST(Engine, AnInterruptionBetweenChunksEndsAtOnceAndLosesNothing) {
-  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic}) {
+  for (CacheMode cache : {CacheMode::kNone, CacheMode::kDynamic, CacheMode::kStatic, CacheMode::kPaged}) {
     EngineOptions options = Options(cache);
     options.prefill_chunk = 5;  // the prompt takes three
     const auto engine = LoadOrDie(options);
@@ -429,7 +429,7 @@ TEST(Engine, APlanIsAboveWhatPatternsTakeAndNotFar) {
 }
 
 TEST(Engine, APlanHoldsForSeveralSequencesAndEveryThreadCount) {
-  for (const CacheMode cache : {CacheMode::kDynamic, CacheMode::kStatic}) {
+  for (const CacheMode cache : {CacheMode::kDynamic, CacheMode::kStatic, CacheMode::kPaged}) {
     for (int threads : {1, 4}) {
       EngineOptions options = Options(cache, threads);
       options.max_sequences = 4;

@@ -123,15 +123,20 @@ std::span<const TokenId> TokensToRun(const CachePolicy& policy, std::span<const 
   return tokens.last(static_cast<size_t>(policy.bound.Reach(static_cast<int64_t>(tokens.size()))));
 }
 
-/// Whether keys rotated for one planned length are right for another: some scalings turn with the length.
-bool SameRotations(const DecoderSpec& spec, int64_t length, int64_t other) {
-  const auto* rope = std::get_if<RopePosition>(&spec.position);
-  if (!rope || length == other) return true;
-  return ComputeRopeFrequencies(*rope, spec.context, length).inverse ==
-         ComputeRopeFrequencies(*rope, spec.context, other).inverse;
+std::string ScopeOf(const GenerationContext& context, const GenerationRequest& request) {
+  return PrefixScope(context.runner.model().spec(), PlannedLength(context, request), request.cache_salt);
 }
 
-/// The prompt's sequence: the kept one cut back to the common prefix, or a new one.
+/// Offers what has been run of `tokens` to requests that begin alike.
+void Publish(const GenerationContext& context, const GenerationRequest& request, SeqId seq,
+             std::span<const TokenId> tokens) {
+  if (context.policy.Recomputes()) return;
+  const auto run = static_cast<size_t>(context.cache.NextPosition(seq));
+  context.cache.InsertPrefix(seq, ScopeOf(context, request), tokens.first(std::min(run, tokens.size())));
+}
+
+/// The prompt's sequence: the kept one cut back to the common prefix, or a new one that begins with what the cache
+/// knows of the prompt, whichever spares more.
 struct Admitted {
   SeqId seq;
   int64_t cached;  // prompt tokens already in the cache
@@ -139,14 +144,16 @@ struct Admitted {
 
 Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest& request, SequenceSet& sequences) {
   KeptSequence& kept = context.kept;
-  if (request.keep && kept.seq &&
-      SameRotations(context.runner.model().spec(), kept.planned_length, PlannedLength(context, request))) {
-    size_t common = 0;
-    // The last prompt token is run again in any case: its logits are needed.
-    while (common + 1 < request.prompt.size() && common < kept.tokens.size() &&
-           kept.tokens[common] == request.prompt[common]) {
-      ++common;
-    }
+  const std::string scope = ScopeOf(context, request);
+  const bool fits =
+      request.keep && kept.seq && scope == PrefixScope(context.runner.model().spec(), kept.planned_length, kept.salt);
+  size_t common = 0;
+  // The last prompt token is run again in any case: its logits are needed.
+  while (fits && common + 1 < request.prompt.size() && common < kept.tokens.size() &&
+         kept.tokens[common] == request.prompt[common]) {
+    ++common;
+  }
+  if (fits && static_cast<int64_t>(common) >= context.cache.KnownPrefix(scope, request.prompt)) {
     const SeqId seq = *std::exchange(kept.seq, std::nullopt);
     kept.tokens.clear();
     sequences.Adopt(seq);
@@ -162,7 +169,7 @@ Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest
     kept.tokens.clear();
   }
   ASSIGN_OR_RETURN(const SeqId seq, sequences.Create());
-  return Admitted{seq, 0};
+  return Admitted{seq, context.cache.MatchPrefix(seq, scope, request.prompt)};
 }
 
 /// Runs the newest token of each sequence (all that there are to run where every step begins anew).
@@ -182,10 +189,12 @@ Result<MatView<float>> RunNewest(const GenerationContext& context, const Generat
 void Keep(const GenerationContext& context, const GenerationRequest& request, SeqId seq,
           const std::vector<TokenId>& tokens, SequenceSet& sequences) {
   if (context.policy.Recomputes()) return;  // nothing in the cache is of use to another request
+  Publish(context, request, seq, tokens);
   sequences.Disown(seq);
   context.kept.seq = seq;
   context.kept.tokens = tokens;
   context.kept.planned_length = PlannedLength(context, request);
+  context.kept.salt = request.cache_salt;
   // The newest token was chosen but not run, and an interrupted prompt was run in part.
   context.kept.tokens.resize(static_cast<size_t>(context.cache.NextPosition(seq)));
 }
@@ -200,6 +209,7 @@ Result<std::optional<MatView<float>>> RunPrompt(const GenerationContext& context
                          .tokens = TokensToRun(context.policy, request.prompt, static_cast<size_t>(admitted.cached)),
                          .planned_length = PlannedLength(context, request)};
   auto logits = context.runner.Run({&prompt, 1}, request.interrupted);
+  Publish(context, request, admitted.seq, request.prompt);
   output.timings.prefill_ms = MillisecondsSince(start);
   output.timings.prefill_tokens = context.cache.NextPosition(admitted.seq) - admitted.cached;
   output.timings.cached_tokens = admitted.cached;
@@ -211,6 +221,16 @@ Result<std::optional<MatView<float>>> RunPrompt(const GenerationContext& context
 }
 
 }  // namespace
+
+std::string PrefixScope(const DecoderSpec& spec, int64_t planned_length, std::string_view salt) {
+  std::string scope;
+  // As many bytes for every sequence of a model, so that the salt behind them cannot be taken for a part of them.
+  if (const auto* rope = std::get_if<RopePosition>(&spec.position)) {
+    const std::vector<float> inverse = ComputeRopeFrequencies(*rope, spec.context, planned_length).inverse;
+    scope.assign(reinterpret_cast<const char*>(inverse.data()), inverse.size() * sizeof(float));
+  }
+  return scope.append(salt);
+}
 
 Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const GenerationRequest& request,
                                          const TextCallback& on_text) {
@@ -261,7 +281,10 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
     if (cancelled) CancelAll(samples);
     std::erase_if(active, [&](size_t i) {
       if (!samples[i].finished()) return false;
-      if (!request.keep) sequences.Release(samples[i].seq);
+      if (!request.keep) {
+        Publish(context, request, samples[i].seq, samples[i].tokens);
+        sequences.Release(samples[i].seq);
+      }
       return true;
     });
     if (active.empty()) break;
@@ -275,7 +298,10 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
     }
     auto next = RunNewest(context, request, seqs, tokens);
     if (!next.ok() && WasInterrupted(next.status())) {
-      for (size_t i : active) FlushText(samples[i], static_cast<int32_t>(i), on_text);
+      for (size_t i : active) {
+        FlushText(samples[i], static_cast<int32_t>(i), on_text);
+        Publish(context, request, samples[i].seq, samples[i].tokens);
+      }
       CancelAll(samples);
       break;
     }
@@ -356,6 +382,7 @@ Result<GenerationOutput> GenerateBeams(const GenerationContext& context, const G
     output.timings.decode_tokens += static_cast<int64_t>(seqs.size());
   }
   output.timings.decode_ms = MillisecondsSince(decode_start);
+  for (size_t i = 0; i < seqs.size(); ++i) Publish(context, request, seqs[i], tokens[i]);
 
   for (BeamHypothesis& hypothesis : search.Finish()) {
     GeneratedSample sample{.token_ids = std::move(hypothesis.tokens), .score = hypothesis.score};

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -16,7 +18,13 @@ struct KeptSequence {
   std::optional<SeqId> seq;
   std::vector<TokenId> tokens;  // whose keys and values are in the cache
   int64_t planned_length = 0;   // that their rotations were made for
+  std::string salt;             // GenerationRequest::cache_salt
 };
+
+/// Beside tokens, what keys and values of an engine's sequences depend on, and who may share them (KvCache's scope):
+/// the rotations that a sequence is given at its admission, which some scalings of RoPE turn with its planned length,
+/// and the request's salt.
+std::string PrefixScope(const DecoderSpec& spec, int64_t planned_length, std::string_view salt);
 
 /// What a generation needs from the engine.
 struct GenerationContext {

@@ -164,10 +164,14 @@ Result<Session> ReadHead(Reader& reader, const SessionLimits& limits, const KvCa
                            reader.Name(), identity, limits.identity);
   }
   const auto tokens = static_cast<int64_t>(head.tokens);
-  if (head.layers != static_cast<uint64_t>(limits.layers) ||
-      head.block_slots != static_cast<uint64_t>(cache.BlockSlots())) {
-    return InvalidData("{}: is damaged: {} layers in blocks of {} tokens", reader.Name(), head.layers,
-                       head.block_slots);
+  if (head.layers != static_cast<uint64_t>(limits.layers)) {
+    return InvalidData("{}: is damaged: {} layers", reader.Name(), head.layers);
+  }
+  if (head.block_slots != static_cast<uint64_t>(cache.BlockSlots())) {
+    return InvalidArgument(
+        "{}: was saved in blocks of {} tokens, but those of this cache have {}; give the --cache "
+        "that it was saved with",
+        reader.Name(), head.block_slots, cache.BlockSlots());
   }
   if (tokens > limits.tokens) {
     return InvalidArgument("{}: holds {} tokens; the context has {}: give a larger -c", reader.Name(), tokens,

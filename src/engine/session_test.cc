@@ -72,11 +72,12 @@ class SessionTest : public ::testing::Test {
 
 TEST_F(SessionTest, AnotherEngineGoesOnIdenticallyInEveryTypeAndCache) {
   for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kF16, KvType::kI8, KvType::kI4}) {
-    for (const CacheMode cache : {CacheMode::kDynamic, CacheMode::kStatic}) {
+    for (const CachePolicy& cache : {CachePolicy{}, CachePolicy{CacheMode::kStatic}, CachePolicy{CacheMode::kPaged},
+                                     CachePolicy{CacheMode::kPaged, {}, 48}}) {
       for (const int32_t length : {1, 20, 127, 128, 129, 170}) {
         EngineOptions options = Options();
         options.kv_type = type;
-        options.cache = {cache};
+        options.cache = cache;
         const auto engine = LoadOrDie(options);
         const auto first = Run(*engine, Prompt(length), 9).samples[0].token_ids;
         ASSERT_TRUE(engine->SaveSession(file_, "a note").ok());
@@ -186,6 +187,11 @@ TEST_F(SessionTest, OtherSettingsLinksAndPipesAreRefused) {
   options = Options();
   options.attention = {.pattern = AttentionPattern::kLocal, .k = 7};
   EXPECT_FALSE(LoadOrDie(options)->LoadSession(file_).ok());
+  options = Options();
+  options.cache = {CacheMode::kPaged, {}, 16};
+  const auto status = LoadOrDie(options)->LoadSession(file_).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("saved in blocks of 128 tokens, but those of this cache have 16"));
   options = Options();
   options.context = 20;
   EXPECT_THAT(LoadOrDie(options)->LoadSession(file_).status().message(), HasSubstr("larger -c"));

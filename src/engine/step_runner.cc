@@ -45,6 +45,12 @@ Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> seq
                                                 std::vector<int32_t> output_rows) {
   for (const ForwardSequence& sequence : sequences) {
     if (!cache_.Reserve(sequence.seq, sequence.count)) {
+      if (cache_.kind() == CacheKind::kPaged) {
+        return ResourceExhausted(
+            "the KV cache is full: a sequence of {} tokens wants {} more, and its pool has {} free blocks of {}; use a "
+            "larger --pool-tokens or fewer sequences",
+            cache_.NextPosition(sequence.seq), sequence.count, cache_.BlockUse().free(), cache_.BlockSlots());
+      }
       return ResourceExhausted(
           "the KV cache is full at {} tokens; use a smaller context, fewer sequences or a smaller "
           "--kv-type",

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <unordered_map>
 #include <utility>
 
 #include "base/checked.h"
@@ -19,7 +20,7 @@ Status BlockCache::Init(const KvCacheConfig& config) {
     return InvalidArgument("KV cache: {} sequences", config.max_sequences);
   }
   for (const KvLayerShape& shape : config.layers) {
-    ASSIGN_OR_RETURN(const BlockLayout layout, MakeBlockLayout(shape, config.type, kBlockTiles));
+    ASSIGN_OR_RETURN(const BlockLayout layout, MakeBlockLayout(shape, config.type, block_tiles_));
     layers_.push_back({layout, nullptr});
   }
   for (Layer& layer : layers_) {
@@ -79,9 +80,7 @@ int64_t BlockCache::BytesOfBlocks(int64_t blocks) const {
 Status BlockCache::Prepare(Sequence& sequence, int64_t fresh, int64_t blocks) {
   if (fresh > 0) {
     for (const auto& pool : pools_) {
-      const auto sharing =
-          std::count_if(layers_.begin(), layers_.end(), [&](const Layer& layer) { return layer.pool == pool.get(); });
-      const auto needed = CheckedMul<int64_t>(fresh, sharing);
+      const auto needed = CheckedMul<int64_t>(fresh, LayersOf(*pool));
       if (!needed) return ResourceExhausted("KV cache: {} blocks per layer", fresh);
       RETURN_IF_ERROR(pool->Prepare(*needed));
     }
@@ -259,6 +258,27 @@ int64_t BlockCache::BytesInUse() const {
   int64_t bytes = 0;
   for (const auto& pool : pools_) bytes += pool->in_use() * pool->block_bytes();
   return bytes;
+}
+
+KvBlockUse BlockCache::BlockUse() const {
+  const BlockPool& pool = *layers_[0].pool;
+  const int64_t layers = LayersOf(pool);
+  std::unordered_map<BlockId, int64_t> filled;  // slots with a token, of blocks that sequences hold
+  for (const auto& sequence : sequences_) {
+    if (!sequence) continue;
+    const std::vector<BlockId>& ids = sequence->tables[0].ids;
+    for (size_t b = 0; b < ids.size(); ++b) {
+      const int64_t first = static_cast<int64_t>(b) * block_slots();
+      int64_t& most = filled[ids[b]];
+      most = std::max(most, std::clamp<int64_t>(sequence->length - first, 0, block_slots()));
+    }
+  }
+  KvBlockUse use{.blocks = pool.blocks() / layers, .used = static_cast<int64_t>(filled.size())};
+  use.cached = pool.in_use() / layers - use.used;
+  use.slots = use.used * block_slots();
+  use.wasted_slots = use.slots;
+  for (const auto& [id, slots] : filled) use.wasted_slots -= slots;
+  return use;
 }
 
 }  // namespace kvasir

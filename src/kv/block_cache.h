@@ -2,6 +2,7 @@
 // from it and decide which blocks a sequence has.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <memory>
@@ -14,7 +15,8 @@
 
 namespace kvasir {
 
-/// Tiles per block: 128 tokens, runs of memory long enough to be read at full speed.
+/// Tiles per block of caches that have no reason for other ones: 128 tokens, runs of memory long enough to be read at
+/// full speed.
 inline constexpr int32_t kBlockTiles = 8;
 
 class BlockCache : public KvCache {
@@ -27,6 +29,7 @@ class BlockCache : public KvCache {
   KvRun RunAt(SeqId, int64_t position) const override { return {position, std::numeric_limits<int64_t>::max()}; }
   KvView View(SeqId seq, int layer) const override;
   int64_t BytesInUse() const override;
+  KvBlockUse BlockUse() const final;
   int64_t BlockSlots() const final { return block_slots(); }
   int64_t BlockBytes(int layer) const final { return layers_[static_cast<size_t>(layer)].layout.bytes; }
   std::span<std::byte> Block(SeqId seq, int layer, int64_t block) final;
@@ -52,8 +55,10 @@ class BlockCache : public KvCache {
   };
 
   /// A bounded cache never has more slots in a sequence than its bound.
-  explicit BlockCache(const KvCacheConfig& config)
-      : max_tokens_(config.bound.Reach(config.max_tokens)), max_sequences_(config.max_sequences) {}
+  explicit BlockCache(const KvCacheConfig& config, int32_t block_tiles = kBlockTiles)
+      : max_tokens_(config.bound.Reach(config.max_tokens)),
+        max_sequences_(config.max_sequences),
+        block_tiles_(block_tiles) {}
   /// Lays out the layers and makes the pools. Called once, before all else.
   Status Init(const KvCacheConfig& config);
 
@@ -61,10 +66,14 @@ class BlockCache : public KvCache {
   Sequence& At(SeqId seq);
   const Sequence& At(SeqId seq) const;
 
-  int64_t block_slots() const { return int64_t{kBlockTiles} * kTileTokens; }
+  int64_t block_slots() const { return int64_t{block_tiles_} * kTileTokens; }
   int64_t BlocksFor(int64_t tokens) const { return (tokens + block_slots() - 1) / block_slots(); }
   /// Bytes of `blocks` blocks in every layer.
   int64_t BytesOfBlocks(int64_t blocks) const;
+  /// Layers whose blocks are in `pool`: a block of the cache is as many of the pool's.
+  int64_t LayersOf(const BlockPool& pool) const {
+    return std::count_if(layers_.begin(), layers_.end(), [&](const Layer& layer) { return layer.pool == &pool; });
+  }
 
   /// Makes sure that GrowTo and block copies can take `fresh` more blocks in every layer, and that the tables have
   /// room for `blocks`.
@@ -97,6 +106,7 @@ class BlockCache : public KvCache {
   int64_t max_sequences_;
 
  private:
+  int32_t block_tiles_;
   std::vector<std::optional<Sequence>> sequences_;  // by SeqId
   int64_t alive_ = 0;
 };

@@ -48,9 +48,20 @@ Status BlockPool::Grow(int64_t blocks) {
 Status BlockPool::Prepare(int64_t blocks) {
   const int64_t missing = blocks - static_cast<int64_t>(free_.size());
   if (missing <= 0) return OkStatus();
+  if (fixed_) {
+    return ResourceExhausted("KV cache: {} blocks wanted, {} of the pool's {} are free", blocks, free_.size(),
+                             blocks_.size());
+  }
   const int64_t slab = std::min(next_slab_, most_blocks_ - static_cast<int64_t>(blocks_.size()));
   if (missing < slab && Grow(slab).ok()) return OkStatus();
   return Grow(missing);
+}
+
+Status BlockPool::AllocateAll(int64_t blocks) {
+  KVASIR_CHECK(blocks_.empty());
+  RETURN_IF_ERROR(Grow(blocks));
+  fixed_ = true;
+  return OkStatus();
 }
 
 Result<BlockId> BlockPool::Allocate() {

@@ -15,7 +15,7 @@ using BlockId = int32_t;
 
 /// Hands out zeroed, 64-byte-aligned blocks of one size. Blocks live in slabs that grow with the pool, so that large
 /// caches get huge pages, nothing ever moves, and growing costs amortised constant time. Memory of freed blocks is kept
-/// for the next ones. Not thread-safe.
+/// for the next ones. A pool may also be made whole at once and then never grows. Not thread-safe.
 class BlockPool {
  public:
   /// block_bytes: a multiple of 64. first_blocks: blocks of the first slab. most_blocks: that will ever be in use;
@@ -26,6 +26,8 @@ class BlockPool {
   Result<BlockId> Allocate();
   /// Makes sure that the next `blocks` calls of Allocate succeed.
   Status Prepare(int64_t blocks);
+  /// Allocates `blocks` blocks, which from then on are all that there are. REQUIRES: none has been allocated yet.
+  Status AllocateAll(int64_t blocks);
 
   void AddReference(BlockId id);
   /// Gives up one reference. `written`: whether the block's bytes may differ from zero.
@@ -34,6 +36,8 @@ class BlockPool {
 
   std::byte* data(BlockId id) const { return blocks_[static_cast<size_t>(id)].data; }
   int64_t block_bytes() const { return block_bytes_; }
+  /// Blocks that there are, with references or without.
+  int64_t blocks() const { return static_cast<int64_t>(blocks_.size()); }
   /// Blocks with references.
   int64_t in_use() const { return static_cast<int64_t>(blocks_.size() - free_.size()); }
 
@@ -48,6 +52,7 @@ class BlockPool {
   int64_t block_bytes_;
   int64_t most_blocks_;
   int64_t next_slab_;  // blocks
+  bool fixed_ = false;
   std::vector<Buffer> slabs_;
   std::vector<Block> blocks_;
   std::vector<BlockId> free_;  // taken from the back

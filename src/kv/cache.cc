@@ -1,62 +1,16 @@
-// The dynamic and the static cache, and the choice between all.
+// The static cache, and the choice between all.
 #include "kv/cache.h"
 
 #include <algorithm>
 #include <cstring>
 
 #include "kv/block_cache.h"
+#include "kv/dynamic_cache.h"
+#include "kv/paged_cache.h"
 #include "kv/ring_cache.h"
 
 namespace kvasir {
 namespace {
-
-/// K2: a sequence gets blocks as it grows and shares them with its forks until one of them writes.
-class DynamicCache final : public BlockCache {
- public:
-  static Result<std::unique_ptr<KvCache>> Make(const KvCacheConfig& config) {
-    std::unique_ptr<DynamicCache> cache(new DynamicCache(config));
-    RETURN_IF_ERROR(cache->Init(config));
-    return std::unique_ptr<KvCache>(std::move(cache));
-  }
-
-  Result<SeqId> Create() override { return NewSequence(); }
-
-  bool Reserve(SeqId seq, int64_t tokens) override {
-    Sequence& sequence = At(seq);
-    KVASIR_CHECK(tokens >= 0);
-    if (tokens > max_tokens_ - sequence.length) return false;
-    const int64_t end = sequence.length + tokens;
-    const auto have = static_cast<int64_t>(sequence.tables[0].ids.size());
-    const int64_t needed = BlocksFor(end);
-    const int64_t first_written = sequence.length / block_slots();
-    int64_t shared = 0;  // most shared blocks of a layer that would be written
-    for (int64_t block = first_written; block < std::min(have, needed); ++block) shared += IsShared(sequence, block);
-    if (!Prepare(sequence, std::max<int64_t>(needed - have, 0) + shared, needed).ok()) return false;
-
-    for (int64_t block = first_written; block < std::min(have, needed); ++block) {
-      if (IsShared(sequence, block)) CopyBlock(sequence, block);
-    }
-    GrowTo(sequence, needed);
-    SetReserved(sequence, tokens);
-    return true;
-  }
-
-  bool Truncate(SeqId seq, int64_t length) override {
-    Sequence& sequence = At(seq);
-    KVASIR_CHECK(length >= 0 && length <= sequence.length);
-    ShrinkTo(sequence, BlocksFor(length));
-    Cut(sequence, length);
-    return true;
-  }
-
-  Result<SeqId> Fork(SeqId seq) override { return ForkShared(seq); }
-
-  int64_t BytesFor(int64_t tokens) const override { return BytesOfBlocks(BlocksFor(std::max<int64_t>(tokens, 0))); }
-  CacheKind kind() const override { return CacheKind::kDynamic; }
-
- private:
-  using BlockCache::BlockCache;
-};
 
 /// K3: a sequence has all its blocks from the start and writes in place; a fork is a copy.
 class StaticCache final : public BlockCache {
@@ -141,6 +95,7 @@ Result<std::unique_ptr<KvCache>> MakeKvCache(CacheKind kind, const KvCacheConfig
     case CacheKind::kStatic: return StaticCache::Make(config);
     case CacheKind::kWindow:
     case CacheKind::kSink: return MakeRingCache(kind, config);
+    case CacheKind::kPaged: return MakePagedCache(config);
   }
   return Internal("unknown kind of KV cache");
 }

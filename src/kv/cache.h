@@ -39,6 +39,22 @@ struct KvBound {
   int64_t Reach(int64_t length) const { return tokens > 0 ? std::min(length, tokens) : length; }
 };
 
+/// Tokens per block of a paged cache unless others are asked for. Half a block of each sequence is empty, 1.6 % of a
+/// thousand tokens (of 64: 3.2 %); attention reads blocks of 128 faster by a few percent at most.
+inline constexpr int64_t kPagedBlockTokens = 32;
+inline constexpr int64_t kMostPagedBlockTokens = 1024;
+
+inline constexpr int64_t kAllBlocks = std::numeric_limits<int64_t>::max();
+
+/// What only a paged cache has.
+struct PagedConfig {
+  int64_t block_tokens = 0;  // a multiple of 16 up to kMostPagedBlockTokens; 0: kPagedBlockTokens
+  int64_t pool_tokens = 0;   // of all sequences together, rounded up to blocks; 0: max_tokens for each of max_sequences
+  int64_t most_prefix_blocks = kAllBlocks;  // that the prefix tree may hold; 0: there is none
+  /// Of a block's tokens, for the prefix tree; null: PrefixTree's own. Any will do, a poor one is slow.
+  uint64_t (*prefix_hash)(std::span<const int32_t> tokens) = nullptr;
+};
+
 struct KvCacheConfig {
   std::span<const KvLayerShape> layers;
   KvType type = KvType::kBF16;
@@ -46,6 +62,7 @@ struct KvCacheConfig {
   int64_t max_sequences = 1;  // sequences alive at once (beams, samples)
   KvBound bound;              // kWindow, kSink
   bool rotated_keys = false;  // keys are rotated to their positions (RoPE): sinks, which move, need their originals
+  PagedConfig paged;          // kPaged
 };
 
 enum class CacheKind {
@@ -53,6 +70,7 @@ enum class CacheKind {
   kStatic,   // K3: every sequence's blocks for max_tokens are allocated at creation and written in place
   kWindow,   // A9: the last bound.tokens tokens, at their positions in the text
   kSink,     // A11, K4: attention sinks and a window behind them, at positions counted inside the cache
+  kPaged,    // A4, K5: a fixed pool of small blocks for all sequences, and a tree of prefixes that share them
 };
 
 /// Tokens in consecutive slots.
@@ -67,6 +85,17 @@ struct KvSinks {
   int64_t first_position = 0;  // of the first; the others follow
 };
 
+/// What becomes of a cache's blocks, a block being one in every layer.
+struct KvBlockUse {
+  int64_t blocks = 0;        // that memory is allocated for
+  int64_t used = 0;          // that sequences hold, shared ones counted once
+  int64_t cached = 0;        // that only the prefix tree holds: free once they are needed
+  int64_t slots = 0;         // of the used blocks
+  int64_t wasted_slots = 0;  // of those, how many hold no token
+
+  int64_t free() const { return blocks - used - cached; }
+};
+
 /// Keys and values of several sequences in all layers. Not thread-safe; the views it hands out are read and written
 /// by kernels between two calls. Reserve makes room behind a sequence's committed tokens, a forward pass writes there,
 /// and Commit keeps what was accepted.
@@ -77,7 +106,8 @@ class KvCache {
  public:
   virtual ~KvCache() = default;
 
-  /// A new, empty sequence. ResourceExhausted when there is no room for one more.
+  /// A new, empty sequence. ResourceExhausted when there is no room for one more: max_sequences are alive, or memory
+  /// runs out.
   virtual Result<SeqId> Create() = 0;
 
   /// Makes room for `tokens` tokens behind the committed ones (not in addition to an earlier Reserve). False: full,
@@ -99,7 +129,8 @@ class KvCache {
   [[nodiscard]] virtual bool Truncate(SeqId seq, int64_t length) = 0;
 
   /// A new sequence with the same committed content; blocks are shared until one of the two writes (copy-on-write;
-  /// the static cache copies at once). A reservation of `seq` ends: reserve again before writing.
+  /// the static cache copies at once). A reservation of `seq` ends: reserve again before writing. ResourceExhausted as
+  /// for Create.
   virtual Result<SeqId> Fork(SeqId seq) = 0;
 
   virtual void Release(SeqId seq) = 0;
@@ -136,8 +167,26 @@ class KvCache {
   /// Makes the values of slots behind the committed ones zeros, as they were before blocks were filled.
   virtual void ClearUnused(SeqId seq) = 0;
 
+  /// Prefixes (K5): a paged cache keeps what sequences have computed in a tree of whole blocks, and sequences whose
+  /// text begins alike share them; other caches know no prefix. `scope` names, exactly, all that keys and values depend
+  /// on beside the tokens before them, and who may share them: nothing is shared between two scopes.
+  ///
+  /// Of `tokens`, how many from the first on MatchPrefix would find.
+  virtual int64_t KnownPrefix(std::string_view /*scope*/, std::span<const int32_t> /*tokens*/) const { return 0; }
+  /// Gives a sequence the longest known prefix of `tokens` that leaves at least one of them to be run, whose logits
+  /// are needed. Returns its length. REQUIRES: nothing has been reserved for the sequence yet.
+  virtual int64_t MatchPrefix(SeqId, std::string_view /*scope*/, std::span<const int32_t> /*tokens*/) { return 0; }
+  /// Offers the whole blocks of the sequence's first tokens, `tokens`, to others; it goes on as before, but shares
+  /// what was known already. REQUIRES: tokens.size() <= NextPosition(seq).
+  virtual void InsertPrefix(SeqId, std::string_view /*scope*/, std::span<const int32_t> /*tokens*/) {}
+  /// Forgets all prefixes. Sequences keep what they share.
+  virtual void ClearPrefixes() {}
+
   /// Bytes of blocks in use, counting shared blocks once.
   virtual int64_t BytesInUse() const = 0;
+
+  /// Counts blocks, for metrics: takes time in proportion to those in use.
+  virtual KvBlockUse BlockUse() const = 0;
 
   /// Bytes that one more sequence of `tokens` would take.
   virtual int64_t BytesFor(int64_t tokens) const = 0;
@@ -150,6 +199,14 @@ class KvCache {
 
 /// Bytes per token over all layers (K6), scales included, tiles not counted as rounded up.
 int64_t KvBytesPerToken(std::span<const KvLayerShape> layers, KvType type);
+
+struct KvPoolSize {
+  int64_t blocks = 0;
+  int64_t tokens = 0;  // slots of the blocks
+  int64_t bytes = 0;   // over all layers: all that the cache ever takes
+};
+/// A paged cache's pool. InvalidArgument for sizes that cannot be, ResourceExhausted for more than can be counted.
+Result<KvPoolSize> PagedPoolSize(const KvCacheConfig& config);
 
 /// As --kv-type has it, e.g. "bf16".
 std::string_view KvTypeName(KvType type);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <random>
@@ -190,9 +191,12 @@ TEST_P(KvCacheTest, CountsBytes) {
     }
     return {16, 14, 128, 128};
   }(type());
-  const int64_t block = 8 * 2 * (2 * sizes.tile8 + sizes.tile5 + 2 * sizes.tile8);
+  const int64_t slots = kind() == CacheKind::kPaged ? 32 : 128;
+  ASSERT_EQ(cache.BlockSlots(), slots);
+  const int64_t block = slots / 16 * 2 * (2 * sizes.tile8 + sizes.tile5 + 2 * sizes.tile8);
+  const int64_t all = kind() == CacheKind::kStatic ? 3 : CeilDiv(int64_t{129}, slots);
   EXPECT_EQ(KvBytesPerToken(kShapes, type()), 4 * sizes.token8 + sizes.token5);
-  EXPECT_EQ(cache.BytesFor(129), kind() == CacheKind::kStatic ? 3 * block : 2 * block);
+  EXPECT_EQ(cache.BytesFor(129), all * block);
   EXPECT_EQ(cache.BytesInUse(), 0);
   const SeqId seq = *cache.Create();
   if (kind() == CacheKind::kStatic) {
@@ -202,9 +206,18 @@ TEST_P(KvCacheTest, CountsBytes) {
   EXPECT_EQ(cache.BytesInUse(), cache.BytesFor(129));
   cache.Commit(seq, 129);
   const SeqId fork = *cache.Fork(seq);
-  EXPECT_EQ(cache.BytesInUse(), kind() == CacheKind::kStatic ? 6 * block : 2 * block);  // shared
+  EXPECT_EQ(cache.BytesInUse(), kind() == CacheKind::kStatic ? 6 * block : all * block);  // shared
   ASSERT_TRUE(cache.Reserve(fork, 1));
-  EXPECT_EQ(cache.BytesInUse(), kind() == CacheKind::kStatic ? 6 * block : 3 * block);  // its half-filled block copied
+  // Its half-filled block is copied.
+  EXPECT_EQ(cache.BytesInUse(), kind() == CacheKind::kStatic ? 6 * block : (all + 1) * block);
+  const KvBlockUse use = cache.BlockUse();
+  EXPECT_EQ(use.used * block, cache.BytesInUse());
+  EXPECT_EQ(use.slots, use.used * slots);
+  // The half-filled blocks' tokens count once for each copy.
+  const int64_t copied = kind() == CacheKind::kStatic ? 129 : 129 % slots;
+  EXPECT_EQ(use.wasted_slots, use.slots - 129 - copied);
+  EXPECT_EQ(use.cached, 0);
+  EXPECT_GE(use.free(), 0);
   EXPECT_GE(GetMemoryUse(MemoryOwner::kKvCache).current, cache.BytesInUse());
   cache.Release(seq);
   cache.Release(fork);
@@ -330,15 +343,18 @@ TEST(BlockPoolTest, GrowsWithoutMovingAndZeroesWhatComesBack) {
 
 std::string KindAndType(const ::testing::TestParamInfo<KvCacheTest::ParamType>& test) {
   constexpr const char* kTypes[] = {"F32", "BF16", "F16", "I8", "I4"};
-  const std::string kind = std::get<0>(test.param) == CacheKind::kDynamic ? "dynamic" : "static";
-  return kind + kTypes[static_cast<int>(std::get<1>(test.param))];
+  constexpr std::pair<CacheKind, const char*> kKinds[] = {
+      {CacheKind::kDynamic, "dynamic"}, {CacheKind::kStatic, "static"}, {CacheKind::kPaged, "paged"}};
+  const auto* const kind =
+      std::ranges::find(kKinds, std::get<0>(test.param), &std::pair<CacheKind, const char*>::first);
+  return std::string(kind->second) + kTypes[static_cast<int>(std::get<1>(test.param))];
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, KvCacheTest,
-                         ::testing::Combine(::testing::Values(CacheKind::kDynamic, CacheKind::kStatic),
-                                            ::testing::Values(KvType::kF32, KvType::kBF16, KvType::kF16, KvType::kI8,
-                                                              KvType::kI4)),
-                         KindAndType);
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, KvCacheTest,
+    ::testing::Combine(::testing::Values(CacheKind::kDynamic, CacheKind::kStatic, CacheKind::kPaged),
+                       ::testing::Values(KvType::kF32, KvType::kBF16, KvType::kF16, KvType::kI8, KvType::kI4)),
+    KindAndType);
 
 }  // namespace
 }  // namespace kvasir

@@ -36,19 +36,30 @@ bool IsRing(CacheKind kind) { return kind == CacheKind::kWindow || kind == Cache
 /// Whether every step runs its tokens from position 0 on (A10).
 bool Recomputes(const RunShape& run) { return run.bound.tokens > 0 && !IsRing(run.cache); }
 
-Result<int64_t> KvCacheBytes(const DecoderSpec& spec, const RunShape& run) {
-  if (run.context > kMostKvTokens || run.CachedTokens() > kMostKvTokens) return kBeyondAll;
+/// Sets the plan's bytes of the cache, and the tokens of its pool.
+Status PlanKvCache(const DecoderSpec& spec, const RunShape& run, MemoryPlan& plan) {
+  plan.kv_cache = kBeyondAll;
+  if (run.context > kMostKvTokens || run.CachedTokens() > kMostKvTokens) return OkStatus();
   // Rings that began as forks share no block once they have gone round, nor do tokens that are run again.
   const bool all = run.cache == CacheKind::kStatic || run.bound.tokens > 0;
   const int64_t full = all ? run.sequences : std::min(run.full_sequences, run.sequences);
   const std::vector<KvLayerShape> shapes = KvShapes(spec);
+  if (run.cache == CacheKind::kPaged) {
+    const auto pool = PagedPoolSize(CacheConfig(spec, shapes, run));
+    if (!pool.ok() && pool.status().code() != StatusCode::kResourceExhausted) return pool.status();
+    if (!pool.ok() || pool->bytes > kBeyondAll) return OkStatus();
+    plan.kv_cache = pool->bytes;
+    plan.pool_tokens = pool->tokens;
+    return OkStatus();
+  }
   // A cache without sequences takes nothing yet.
   ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, MakeKvCache(run.cache, CacheConfig(spec, shapes, run)));
   const auto bytes = CheckedMul(cache->BytesFor(run.CachedTokens()), full);
-  if (!bytes || *bytes > kBeyondAll) return kBeyondAll;
+  if (!bytes || *bytes > kBeyondAll) return OkStatus();
   // A pool that more sequences may want to use doubles, by at most a slab.
   constexpr int64_t kLargestSlab = int64_t{64} << 20;
-  return *bytes + (full < run.sequences ? std::min(*bytes, kLargestSlab) : 0);
+  plan.kv_cache = *bytes + (full < run.sequences ? std::min(*bytes, kLargestSlab) : 0);
+  return OkStatus();
 }
 
 int64_t TrainedContext(const DecoderSpec& spec) { return spec.context > 0 ? spec.context : kUnknownContext; }
@@ -60,7 +71,10 @@ int64_t HardContextLimit(const DecoderSpec& spec) {
 }
 
 /// What bounds the tokens that a run's cache holds.
-int64_t& CacheLimit(RunShape& run) { return run.bound.tokens > 0 ? run.bound.tokens : run.context; }
+int64_t& CacheLimit(RunShape& run) {
+  if (run.pool_tokens > 0) return run.pool_tokens;
+  return run.bound.tokens > 0 ? run.bound.tokens : run.context;
+}
 
 /// The most tokens up to `most` that the cache can hold so that the plan fits; 0: not even one.
 int64_t LongestCache(const DecoderSpec& spec, const WeightNeed& weights, RunShape run, int64_t most,
@@ -116,8 +130,11 @@ std::string Remedies(const MemoryPlan& plan, const DecoderSpec& spec, const Weig
     const auto smaller = PlanMemory(spec, weights, other);
     return smaller.ok() ? plan.Needed() - smaller->Needed() : 0;
   };
-  const int64_t tokens = LongestCache(spec, weights, run, std::min(run.CachedTokens(), kMostKvTokens), available);
-  if (tokens > 0) {
+  const int64_t most = run.pool_tokens > 0 ? run.pool_tokens : run.CachedTokens();
+  const int64_t tokens = LongestCache(spec, weights, run, std::min(most, kMostKvTokens), available);
+  if (tokens > 0 && run.pool_tokens > 0) {
+    remedies.push_back(fmt::format("--pool-tokens {} fits", tokens));
+  } else if (tokens > 0) {
     remedies.push_back(run.bound.tokens > 0 ? fmt::format("a --cache of {} tokens fits", tokens)
                                             : fmt::format("-c {} fits", tokens));
   }
@@ -177,7 +194,8 @@ KvCacheConfig CacheConfig(const DecoderSpec& spec, std::span<const KvLayerShape>
           .max_tokens = ring ? run.context : run.CachedTokens(),
           .max_sequences = run.sequences,
           .bound = ring ? run.bound : KvBound{},
-          .rotated_keys = std::holds_alternative<RopePosition>(spec.position)};
+          .rotated_keys = std::holds_alternative<RopePosition>(spec.position),
+          .paged = {.block_tokens = run.block_tokens, .pool_tokens = run.pool_tokens}};
 }
 
 Result<MemoryPlan> PlanMemory(const DecoderSpec& spec, const WeightNeed& weights, const RunShape& run) {
@@ -191,7 +209,7 @@ Result<MemoryPlan> PlanMemory(const DecoderSpec& spec, const WeightNeed& weights
   plan.context = run.context;
   plan.cached_tokens = run.CachedTokens();
   plan.kv_bytes_per_token = KvBytesPerToken(KvShapes(spec), run.kv_type);
-  ASSIGN_OR_RETURN(plan.kv_cache, KvCacheBytes(spec, run));
+  RETURN_IF_ERROR(PlanKvCache(spec, run, plan));
   RunShape bounded = run;
   bounded.context = std::min(run.CachedTokens(), kMostKvTokens);
   plan.activations = ActivationBytes(spec, weights.matrices, bounded);
@@ -210,9 +228,14 @@ Result<MemoryPlan> FitMemory(const DecoderSpec& spec, const WeightNeed& weights,
   if (asked && hard > 0 && run.context > hard && !Recomputes(run)) {
     return InvalidArgument("-c {} is beyond the model's {} learned positions", run.context, hard);
   }
+  const bool pool = run.pool_tokens > 0;
+  if (pool && asked && run.context > run.pool_tokens) {
+    return InvalidArgument("--pool-tokens {} are too few for one sequence of -c {}", run.pool_tokens, run.context);
+  }
+  if (pool) run.context = std::min(run.context, run.pool_tokens);
   ASSIGN_OR_RETURN(MemoryPlan plan, PlanMemory(spec, weights, run));
   const int64_t wanted = run.context;
-  if (!asked && !bounded && plan.Needed() > available) {
+  if (!asked && !bounded && !pool && plan.Needed() > available) {
     const int64_t fits = LongestCache(spec, weights, run, wanted, available);
     if (fits > 0) {
       run.context = fits;
@@ -249,7 +272,8 @@ std::string MemoryPlan::Text(int64_t available) const {
   return fmt::format("needs {}, {} free: weights {} as {}{}, KV cache {} for {} tokens, activations {}, process {}",
                      GigabytesText(Needed()), GigabytesText(available), GigabytesText(weights), DTypeName(dtype),
                      weights_mapped ? " (mapped from the packed file: page cache, not counted)" : "",
-                     GigabytesText(kv_cache), cached_tokens, GigabytesText(activations), GigabytesText(process));
+                     GigabytesText(kv_cache), pool_tokens > 0 ? pool_tokens : cached_tokens, GigabytesText(activations),
+                     GigabytesText(process));
 }
 
 std::string GigabytesText(int64_t bytes) {

@@ -56,6 +56,9 @@ struct RunShape {
   /// Tokens of the longest sequence; 0 (FitMemory only): the trained length, or what fits, and with a bound as many as
   /// positions allow.
   int64_t context = 0;
+  /// Of kPaged: PagedConfig's; a pool of a given size holds the longest sequence at least.
+  int64_t block_tokens = 0;
+  int64_t pool_tokens = 0;
   int64_t chunk = 512;         // most tokens of one forward pass
   int64_t sequences = 1;       // alive at once
   int64_t full_sequences = 1;  // of these, how many may fill the context; a static cache gives every sequence all of it
@@ -79,6 +82,7 @@ struct MemoryPlan {
   KvType kv_type = KvType::kBF16;
   int64_t context = 0;        // tokens
   int64_t cached_tokens = 0;  // of these, how many are kept at once
+  int64_t pool_tokens = 0;    // of all sequences together, in a paged cache; 0: another one
   int64_t kv_bytes_per_token = 0;
   int64_t kv_cache = 0;
   int64_t activations = 0;  // of forward passes and their logits

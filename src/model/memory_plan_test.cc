@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <string>
 
 #include "base/limits.h"
@@ -195,6 +196,45 @@ TEST(MemoryPlan, ABoundedCacheThatDoesNotFitIsNotShortened) {
   EXPECT_THAT(refused.message(), AllOf(HasSubstr("for 1000000 tokens"), HasSubstr("a --cache of ")));
   EXPECT_THAT(refused.message(), Not(HasSubstr("-c ")));
   EXPECT_THAT(FitMemory(planned.spec, planned.weights, run, 1).status().message(), Not(HasSubstr("a --cache of ")));
+}
+
+TEST(MemoryPlan, APoolIsCountedExactlyAndLimitsTheContext) {
+  const Planned planned = PlanOf("llama");
+  RunShape run = ShapeFor(0);
+  run.cache = CacheKind::kPaged;
+  run.sequences = 3;
+  const auto fit = [&](int64_t available = int64_t{1} << 40) {
+    return FitMemory(planned.spec, planned.weights, run, available);
+  };
+  // 96 tokens in blocks of 32, of 2 layers with 4 heads of 10 in bf16: K and V tiles of 320 bytes.
+  constexpr int64_t kBlockBytes = int64_t{2} * 4 * 2 * 2 * 320;
+  EXPECT_EQ(fit()->kv_cache, 3 * 3 * kBlockBytes);
+  EXPECT_EQ(fit()->pool_tokens, 288);
+  EXPECT_THAT(fit()->Text(1), HasSubstr("for 288 tokens"));
+  // What does not fit makes the context smaller.
+  run.context = 64;
+  const int64_t needed = fit()->Needed();
+  run.context = 0;
+  const auto less = fit(needed);
+  ASSERT_TRUE(less.ok()) << less.status().message();
+  EXPECT_EQ(less->context, 64);
+  EXPECT_EQ(less->pool_tokens, 3 * 64);
+  run.block_tokens = 16;
+  run.pool_tokens = 50;
+  EXPECT_EQ(fit()->kv_cache, 4 * kBlockBytes / 2);
+  EXPECT_EQ(fit()->context, 50);
+  run.context = 51;
+  EXPECT_THAT(fit().status().message(), HasSubstr("--pool-tokens 50 are too few for one sequence of -c 51"));
+  run.context = 50;
+  run.pool_tokens = int64_t{1} << 40;
+  const Status refused = fit().status();
+  EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(refused.message(), AllOf(HasSubstr("--pool-tokens "), Not(HasSubstr("-c "))));
+  run.pool_tokens = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(fit().status().code(), StatusCode::kResourceExhausted);
+  run.pool_tokens = 0;
+  run.block_tokens = 24;
+  EXPECT_EQ(fit().status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST(MemoryPlan, SizesReadWell) {

@@ -35,8 +35,9 @@ class Chat(CliTest):
         lines = ["Tell me a story.", "And then?", "/save " + self.path("a.json")]
         self.chat(*lines, args=["--temp", "0"])
         with_cache = json.load(open(self.path("a.json")))
-        self.chat(*lines, args=["--temp", "0", "--cache", "none"])
-        self.assertEqual(json.load(open(self.path("a.json"))), with_cache)
+        for cache in ("none", "paged:16"):
+            self.chat(*lines, args=["--temp", "0", "--cache", cache])
+            self.assertEqual(json.load(open(self.path("a.json"))), with_cache)
 
     def test_a_conversation_longer_than_its_cache(self):
         lines = ["Tell me a story.", "And then?", "And then?", "/stats", "/regen", "/stats"]

@@ -65,7 +65,7 @@ class Generate(CliTest):
     def test_greedy_text_does_not_depend_on_how_it_is_computed(self):
         expected = self.ids("--temp", "0", "-n", "48")
         for args in (["--cache", "none"], ["--cache", "static"], ["--attention", "plain"], ["-t", "1"], ["-b", "3"],
-                     ["-c", "200"], ["--cache", "window:100"], ["--cache", "recompute:100"], ["--cache", "sink:4,100"]):
+                     ["--cache", "paged"], ["--cache", "paged:16", "--pool-tokens", "100"], ["-c", "200"], ["--cache", "window:100"], ["--cache", "recompute:100"], ["--cache", "sink:4,100"]):
             with self.subTest(args):
                 self.assertEqual(self.ids("--temp", "0", "-n", "48", *args), expected)
 
@@ -86,13 +86,25 @@ class Generate(CliTest):
         self.assertEqual(len(beams["samples"]), 2)
         self.assertNotIn("beyond", self.ok("generate", "-p", PROMPT, "-n", "2", "--cache", "sink:4,40").err)
 
+    def test_a_pool_is_all_that_the_sequences_get(self):
+        several = ["-p", PROMPT, "-n", "60", "--ignore-eos", "--temp", "3", "--seed", "1", "-N", "4", "--cache", "paged:16"]
+        run = self.json(*several)
+        self.assertEqual(run["memory"]["kv_cache_bytes"], run["memory_plan"]["kv_cache_bytes"])
+        samples = lambda r: [sample["token_ids"] for sample in r["samples"]]
+        self.assertEqual(samples(self.json(*several[:-2], "--cache", "dynamic")), samples(run))
+        part = self.json(*several, "-c", "100", "--pool-tokens", "400")
+        self.assertEqual(samples(part), samples(run))
+        self.assertLess(part["memory_plan"]["kv_cache_bytes"], run["memory_plan"]["kv_cache_bytes"])
+        self.fails("generate", *several, "-c", "100", "--pool-tokens", "112",
+                   says=["the KV cache is full", "0 free blocks of 16", "--pool-tokens"])
+
     def test_greedy_text_of_an_attention_pattern_does_not_depend_on_how_it_is_computed(self):
         texts = set()
         for pattern in ("local:6", "atrous:3", "sparse:5", "sparse:4,alternate"):
             base = ["--temp", "0", "-n", "32", "--attention", pattern]
             expected = self.ids(*base)
             texts.add(tuple(expected))
-            for args in (["--cache", "none"], ["--cache", "static"], ["-t", "1"], ["-b", "3"]):
+            for args in (["--cache", "none"], ["--cache", "static"], ["--cache", "paged:16"], ["-t", "1"], ["-b", "3"]):
                 with self.subTest(pattern=pattern, args=args):
                     self.assertEqual(self.ids(*base, *args), expected)
         self.assertEqual(len(texts), 4)
@@ -103,7 +115,7 @@ class Generate(CliTest):
 
     def test_a_session_goes_on_in_another_process(self):
         session = self.path("session")
-        for cache in ("dynamic", "static"):
+        for cache in ("dynamic", "static", "paged", "paged:16"):
             args = ["-n", "30", "--temp", "0", "--ignore-eos", "--cache", cache]
             first = self.json("-p", PROMPT, *args, "--session", session)
             longer = ["-p", PROMPT + first["text"], *args]
@@ -127,7 +139,7 @@ class Generate(CliTest):
         self.ok("generate", "-p", "x", "-n", "2", "--session", session)
         before = open(session, "rb").read()
         os.symlink(session, self.path("link"))
-        for args in (["--kv-type", "i4"], ["--session", self.path("link")], ["--attention", "local:3"]):
+        for args in (["--kv-type", "i4"], ["--cache", "paged"], ["--session", self.path("link")], ["--attention", "local:3"]):
             self.fails("generate", "-p", "x", "-n", "2", "--session", session, *args, says=": error: ")
         self.assertEqual(open(session, "rb").read(), before)
 

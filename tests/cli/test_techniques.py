@@ -110,6 +110,8 @@ class Techniques(CliTest):
         self.assertEqual(blocks["used_slots"], sum(lengths))
         self.assertEqual(blocks["allocated_slots"], 128 + 256 + 128 + 8192 + 9088)
         self.assertAlmostEqual(blocks["waste_pct"], waste(17450, 17792), places=4)
+        paged = next(row for row in rows if "paged" in row["policy"])
+        self.assertEqual((paged["block_slots"], paged["allocated_slots"]), (32, 128 + 160 + 32 + 8192 + 9024))
         longest, usual = [row for row in rows if "static" in row["policy"]]
         self.assertEqual((longest["context"], longest["refused"], longest["allocated_slots"]), (9000, 0, 5 * 9088))
         self.assertAlmostEqual(longest["waste_pct"], waste(17450, 45440), places=4)

@@ -42,7 +42,7 @@ class Usage(CliTest):
                         "--batch-size --temp --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
                         "--repetition-penalty --presence-penalty --frequency-penalty --no-repeat-ngram --logit-bias "
                         "--min-new-tokens --ignore-eos --stop --seed --num-samples -N --num-beams --length-penalty "
-                        "--early-stopping --num-return --cache --attention --kv-type --dtype --raw --chat --special "
+                        "--early-stopping --num-return --cache --pool-tokens --attention --kv-type --dtype --raw --chat --special "
                         "--json --stream --no-stream --verbose",
             "chat": "-m --system --template --temp --seed -c -t",
             "inspect": "-m --json --check-tensors",
@@ -65,7 +65,14 @@ class Usage(CliTest):
         self.fails("generate", "hello", code=2, says='unexpected argument "hello"')
         self.fails("generate", "-n", code=2, says="needs a value")
         self.fails("generate", "-n", "ten", code=2, says=["--max-new-tokens", '"ten" is not a whole number'])
-        self.fails("generate", "--cache", "paged", code=2, says=["--cache", "none|dynamic|static"])
+        self.fails("generate", "--cache", "pages", code=2, says=["--cache", "none|dynamic|static|paged[:N]"])
+        self.fails("generate", "--cache", "paged:", code=2, says=["--cache", "paged:64"])
+        self.fails("generate", "--cache", "paged:0", code=2, says=["--cache", "paged:0", "16 … 1024"])
+        self.fails("generate", "--cache", "paged:17", code=2, says=["--cache", "paged:17", "a multiple of 16"])
+        self.fails("generate", "--cache", "paged:1000000000", code=2, says=["--cache", "paged:1000000000", "16 … 1024"])
+        self.fails("generate", "--cache", "paged:-16", code=2, says=["--cache", "paged:-16"])
+        self.fails("generate", "--cache", "paged:64x", code=2, says=["--cache", "paged:64x"])
+        self.fails("generate", "--pool-tokens", "0", code=2, says="--pool-tokens")
         self.fails("generate", "--cache", "window", code=2, says=["--cache", "window:256"])
         self.fails("generate", "--cache", "sink:4,4", code=2, says=["--cache", "sink:4,4", "5 or more"])
         self.fails("generate", "--cache", "sink:0,64", code=2, says=["--cache", "window:64"])
@@ -80,6 +87,12 @@ class Usage(CliTest):
             for cache in ("window:64", "sink:4,64"):
                 self.fails("generate", "-p", "x", "--attention", attention, "--cache", cache,
                            says=["--attention atrous", "--attention local:K does"])
+
+    def test_pools_that_cannot_be(self):
+        self.fails("generate", "-p", "x", "--pool-tokens", "100", says=["--pool-tokens", "--cache dynamic", "--cache paged"])
+        paged = ["generate", "-p", "x", "--cache", "paged", "--pool-tokens"]
+        self.fails(*paged, "100", "-c", "200", says=["--pool-tokens 100", "-c 200"])
+        self.fails(*paged, "1000000000000", says=["KV cache", "--pool-tokens"])
 
     def test_sampling_parameters_out_of_range(self):
         for flag, value in [("--top-p", "1.5"), ("--top-p", "0"), ("--top-p", "nan"), ("--temp", "-1"),

@@ -69,6 +69,7 @@ Result<Section> MeasureCacheWaste(TechniqueBench& bench) {
   int64_t longest = 0;
   for (const TraceRequest& request : *bench.trace) longest = std::max(longest, request.tokens());
   const Policy policies[] = {
+      {"small blocks from one pool (paged)", CacheKind::kPaged, longest},
       {"blocks as the text grows (dynamic)", CacheKind::kDynamic, longest},
       {"the longest request reserved (static)", CacheKind::kStatic, longest},
       {fmt::format("a context of {} reserved (static)", kUsualContext), CacheKind::kStatic, kUsualContext},
