@@ -100,6 +100,13 @@ class Techniques(CliTest):
             self.assertEqual(row["new_tokens"], 10)
             self.assertGreater(row["seconds"], 0)
 
+    def test_turns_run_only_what_is_new(self):
+        rows = self.rows("--only", "K5")["many-turns"]
+        self.assertEqual([row["prompt_tokens"] for row in rows], [40, 84, 128])
+        # The last token of an answer has not been run yet; blocks of the tree are of 32 tokens.
+        self.assertEqual([row["computed_kept"] for row in rows], [40, 41, 41])
+        self.assertEqual([row["computed_tree"] for row in rows], [40, 84 - 32, 128 - 64])
+
     def test_waste_over_a_trace(self):
         # Blocks hold 128 tokens. The requests end at 128, 129, 1, 8192 and 9000 tokens.
         trace = self.write("t.csv", HEADER + "x,100,28\r\nx,129,0\r\nx,0,1\r\nx,8000,192\r\nx,1000,8000\n")
@@ -162,7 +169,7 @@ class Techniques(CliTest):
     def test_forms(self):
         self.assertRegex(self.quick("--only", "A6", "-o", "md").text, r"(?m)^\|---\|---\|--:\|")
         everything = self.quick("--json", "-n", "4").json["techniques"]
-        self.assertEqual(len(everything), 7)
+        self.assertEqual(len(everything), 8)
         skipped = next(t for t in everything if "A4" in t["ids"])
         self.assertEqual(skipped["rows"], [])
         self.assertIn("--trace FILE", skipped["notes"][0])

@@ -52,6 +52,7 @@ Result<Section> MeasureAttentionDecode(TechniqueBench& bench);
 Result<Section> MeasureAttentionPatterns(TechniqueBench& bench);
 Result<Section> MeasureCacheWaste(TechniqueBench& bench);
 Result<Section> MeasureCacheRatio(TechniqueBench& bench);
+Result<Section> MeasureManyTurns(TechniqueBench& bench);
 Result<Section> MeasureCacheTypes(TechniqueBench& bench);
 
 /// Seconds that `run` takes, or its error.

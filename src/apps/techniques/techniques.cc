@@ -30,6 +30,8 @@ const std::vector<Technique>& AllTechniques() {
       {"cache-waste", "A4", "KV cache: slots allocated and used, blocks against reserving the maximum (A4)",
        MeasureCacheWaste},
       {"cache-ratio", "K1 K2", "Writing a text with a KV cache (K2) and without (K1)", MeasureCacheRatio},
+      {"many-turns", "K5", "A conversation's first tokens, with and without the KV cache of earlier turns (K5)",
+       MeasureManyTurns},
       {"kv-types", "K7", "Types of the KV cache (K7): bytes and speed of decoding", MeasureCacheTypes},
   };
   return all;
