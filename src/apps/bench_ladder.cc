@@ -147,6 +147,7 @@ class Ladder {
 /// The times of `base`'s steps over those of `rung`'s beside them: how many times as fast rung is.
 std::vector<double> Ratios(const Rung& rung, const Rung& base) {
   std::vector<double> ratios;
+  ratios.reserve(rung.seconds.size());
   for (size_t i = 0; i < rung.seconds.size(); ++i) ratios.push_back(base.seconds[i] / rung.seconds[i]);
   return ratios;
 }

@@ -145,10 +145,11 @@ void ModelFlags::AddAttention(FlagTable& flags) {
 }
 
 void ModelFlags::AddRope(FlagTable& flags) {
-  flags.Text("--rope-scaling", "KIND", &rope.scaling,
-             "RoPE for longer texts than the model was trained on: none, or linear:F, dynamic:F, yarn:F, llama3:F with "
-             "a factor, or a JSON object as in config.json.",
-             "as the model says");
+  flags.Text(
+      "--rope-scaling", "KIND", &rope.scaling,
+      "RoPE for longer texts than the model was trained on: none, or linear:F, dynamic:F or yarn:F with a factor, or "
+      "a JSON object of any kind as config.json has it under rope_scaling.",
+      "as the model says");
   flags.Number("--rope-scale", "F", &rope.factor, {.min = 1, .max = kMaxRopeFactor},
                "The factor, where --rope-scaling names the kind alone; by itself it is linear.", "as the model says");
   flags.Number("--rope-theta,--rope-freq-base", "X", &rope.theta, {.min = 1, .max = 1e12}, "RoPE's base.",

@@ -225,6 +225,7 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
   std::vector<KvWrite> writes;
   std::vector<AttentionArgs> sequences;
   std::vector<TokenTree> trees;
+  trees.reserve(step.trees.size());
   for (const SequenceTree& tree : step.trees) trees.push_back(tree.View());
   RETURN_IF_ERROR(RotateSinks(step, layer, spec, writes));
   for (const Piece& piece : step.pieces) {
