@@ -40,7 +40,8 @@ struct KvBound {
 };
 
 /// Tokens per block of a paged cache unless others are asked for. Half a block of each sequence is empty, 1.6 % of a
-/// thousand tokens (of 64: 3.2 %); attention reads blocks of 128 faster by a few percent at most.
+/// thousand tokens (of 64: 3.2 %); attention while decoding reads blocks of 128 faster by 8 to 16 percent, as larger
+/// runs of memory.
 inline constexpr int64_t kPagedBlockTokens = 32;
 inline constexpr int64_t kMostPagedBlockTokens = 1024;
 
