@@ -25,6 +25,30 @@ if(KVASIR_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
+# kvasir_precompile(OWNER TARGET…): the targets read OWNER's precompiled headers. A file still includes what it uses:
+# clang-tidy reads every one without them.
+function(kvasir_precompile owner)
+  foreach(target IN LISTS ARGN)
+    if(TARGET ${owner})
+      target_precompile_headers(${target} REUSE_FROM ${owner})
+      # With this ccache knows what such a file holds.
+      target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+    endif()
+  endforeach()
+endfunction()
+
+# kvasir_precompiled(OWNER HEADER…): precompiles headers for targets that depend on the layer io.
+function(kvasir_precompiled owner)
+  if(KVASIR_PRECOMPILE AND NOT KVASIR_KERNELS_ONLY)
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/${owner}.cc CONTENT "// Compiled with the headers of ${owner}.\n")
+    add_library(${owner} OBJECT ${CMAKE_BINARY_DIR}/${owner}.cc)
+    target_link_libraries(${owner} PRIVATE kvasir_options fmt::fmt spdlog::spdlog Boost::json Threads::Threads)
+    target_precompile_headers(${owner} PRIVATE <algorithm> <chrono> <filesystem> <functional> <map> <memory> <optional>
+                              <random> <string> <thread> <vector> <fmt/format.h> <boost/json.hpp> ${ARGN})
+    target_compile_options(${owner} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  endif()
+endfunction()
+
 # kvasir_layer(NAME [DEPS targets…] [SOURCES files…]) makes the library kvasir_NAME of a folder's *.cc (with
 # subfolders given by SOURCES or found here) and, from its *_test.cc, the test program test_NAME.
 function(kvasir_layer name)
@@ -46,11 +70,17 @@ function(kvasir_layer name)
   endif()
 endfunction()
 
-# kvasir_test(NAME SOURCES files… DEPS targets…): a GoogleTest program, one ctest entry per test case.
+# kvasir_test(NAME SOURCES files… DEPS targets…): a GoogleTest program, one ctest entry.
 # Tests read committed fixtures from KVASIR_FIXTURES (tests/fixtures of the source tree).
 function(kvasir_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
+  kvasir_precompile(precompiled_test ${name})
+  # A test's own code is run once or twice: optimising it takes longer than it saves.
+  target_compile_options(${name} PRIVATE -O1)
+  if(TARGET Boost::json)
+    target_link_libraries(${name} PRIVATE Boost::json)  # as precompiled_test has it
+  endif()
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} kvasir_options GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE KVASIR_FIXTURES="${PROJECT_SOURCE_DIR}/tests/fixtures"
                                              KVASIR_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

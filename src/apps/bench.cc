@@ -88,6 +88,7 @@ class BenchVerb final : public Verb {
     model_.ApplyMemoryLimit();
     if (json_) format_ = ReportForm::kJson;
     if (kernels_) {
+      if (!ladder_.empty()) return InvalidArgument("--ladder goes with a model, not with --kernels");
       return RunKernelBench({.formats = formats_,
                              .threads = model_.Options().threads,
                              .repetitions = repetitions_,

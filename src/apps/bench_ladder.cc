@@ -18,6 +18,12 @@ using Rounding = std::pair<std::string_view, std::optional<DType>>;
 constexpr Rounding kRoundings[] = {
     {"auto", std::nullopt}, {"int8", DType::kInt8}, {"nf4", DType::kNF4}, {"fp4", DType::kFP4}};
 
+/// The rounding on loading that `name` stands for; null: it is a file's.
+const Rounding* RoundingOf(std::string_view name) {
+  const auto* const found = std::ranges::find(kRoundings, name, &Rounding::first);
+  return found == std::end(kRoundings) ? nullptr : found;
+}
+
 /// A model in one precision, and for one test what it runs with and how long its steps took.
 struct Rung {
   std::string name;
@@ -37,15 +43,24 @@ class Ladder {
   Ladder(const LadderOptions& options, ThreadPool& pool, const KernelSet& kernels)
       : options_(options), pool_(pool), kernels_(kernels) {}
 
+  /// What is wrong with names and files is told before any is loaded.
   Status Load() {
+    std::vector<std::string> names;
     std::string_view rest = options_.rungs;
     while (true) {
       const size_t comma = std::min(rest.find(','), rest.size());
       if (comma == 0) return InvalidArgument("--ladder \"{}\": an empty name", options_.rungs);
-      RETURN_IF_ERROR(LoadRung(std::string(rest.substr(0, comma))));
-      if (comma == rest.size()) return OkStatus();
+      names.emplace_back(rest.substr(0, comma));
+      if (comma == rest.size()) break;
       rest.remove_prefix(comma + 1);
     }
+    for (const std::string& name : names) {
+      if (RoundingOf(name) != nullptr) continue;
+      const auto files = OpenModelFiles(name);
+      if (!files.ok()) return files.status().WithContext("--ladder");
+    }
+    for (std::string& name : names) RETURN_IF_ERROR(LoadRung(std::move(name)));
+    return OkStatus();
   }
 
   Status Run(const BenchTest& test, CeilingMeter& meter) {
@@ -61,12 +76,12 @@ class Ladder {
 
  private:
   Status LoadRung(std::string name) {
-    const auto* const rounding = std::ranges::find(kRoundings, name, &Rounding::first);
+    const Rounding* const rounding = RoundingOf(name);
     LoadOptions load;
     load.dtype = options_.engine.dtype;
     load.rope = options_.engine.rope;
     std::filesystem::path path = options_.model;
-    if (rounding != std::end(kRoundings)) {
+    if (rounding != nullptr) {
       load.weights = rounding->second;
     } else {
       path = name;
@@ -118,7 +133,7 @@ class Ladder {
     double before = meter.ReadSome(kBenchReadBytes);
     for (int64_t i = 0; i < steps; ++i) {
       for (size_t turn = 0; turn < rungs_.size(); ++turn) {
-        // Each follows each as often.
+        // Each comes first as often.
         Rung& rung = rungs_[(turn + static_cast<size_t>(turns_)) % rungs_.size()];
         ASSIGN_OR_RETURN(const double seconds, rung.steps->Step());
         const double after = meter.ReadSome(kBenchReadBytes);
@@ -208,8 +223,9 @@ Status RunLadderBench(const LadderOptions& options) {
   ThreadPool pool(options.engine.threads > 0 ? options.engine.threads : AvailableProcessors());
   ASSIGN_OR_RETURN(const KernelSet* const kernels, SelectKernelSet());
   Ladder ladder(options, pool, *kernels);
-  RETURN_IF_ERROR(ladder.Load());
+  // Before the models, so that their plans count its memory.
   ASSIGN_OR_RETURN(CeilingMeter meter, CeilingMeter::Create(pool, *kernels));
+  RETURN_IF_ERROR(ladder.Load());
   std::string text;
   boost::json::array array;
   for (const BenchTest& test : options.tests) {

@@ -104,7 +104,7 @@ class BenchTechniquesVerb final : public Verb {
     } else if (runs("A4") && !only_.empty()) {
       return InvalidArgument("--only {}: A4 needs requests, give a trace with --trace FILE", only_);
     }
-    if (runs("K2") || runs("K7")) {
+    if (runs("K2") || runs("K5") || runs("K7")) {
       ASSIGN_OR_RETURN(const std::filesystem::path path, FindModel(model_.model));
       const auto files = OpenModelFiles(path);
       if (!files.ok()) return files.status();

@@ -28,6 +28,8 @@ CpuFeatures Detect() {
   unsigned b = 0;
   unsigned c = 0;
   unsigned d = 0;
+  constexpr unsigned kAuth = 0x68747541;  // of "AuthenticAMD"
+  features.amd = __get_cpuid(0, &a, &b, &c, &d) && b == kAuth;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return features;
   const bool fma = c & (1u << 12);
   const bool f16c = c & (1u << 29);

@@ -31,6 +31,11 @@ Status CheckAttentionArgs(const AttentionArgs& args) {
     return InvalidArgument("[attention] a tree of {} tokens with {}", args.q.rows,
                            kv.positions != nullptr ? "slots that have positions" : "too few words of ancestors");
   }
+  if (args.tree != nullptr && args.first_slot + args.q.rows != kv.length) {
+    return InvalidArgument(
+        "[attention] a tree of {} tokens from slot {} on in a view of {} slots, with slots behind it", args.q.rows,
+        args.first_slot, kv.length);
+  }
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   for (const int64_t distance : {args.min_distance, args.stride, args.local}) {
     if (distance < 0 || distance > kMost) {

@@ -199,6 +199,9 @@ TEST_P(AttentionTreeTest, WrongTreesAreRefused) {
   tree.view.words = 1;
   EXPECT_EQ(Run(1, {&args, 1}).code(), StatusCode::kInvalidArgument);
   tree.view.words = 2;
+  ++args.kv.length;
+  EXPECT_EQ(Run(1, {&args, 1}).code(), StatusCode::kInvalidArgument);
+  --args.kv.length;
   const std::vector<int32_t> positions(90, 0);
   args.kv.positions = positions.data();
   EXPECT_EQ(Run(1, {&args, 1}).code(), StatusCode::kInvalidArgument);

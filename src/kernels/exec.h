@@ -47,7 +47,7 @@ std::span<const KernelSet* const> AvailableKernelSets();
 /// The set that KVASIR_ISA names, else the best. An unknown or unavailable name is an error listing the choices.
 Result<const KernelSet*> SelectKernelSet();
 
-/// "avx512", "avx2", "neon", "ref".
+/// "avx512bf16", "avx512", "avx2", "neon", "ref".
 std::string_view KernelSetName(const KernelSet& set);
 
 }  // namespace kvasir

@@ -69,6 +69,25 @@ TEST(KernelSetTest, OldProcessorsGetTheReferenceOnly) {
   }
 }
 
+#if defined(__x86_64__)
+TEST(KernelSetTest, ProcessorsWithoutBf16TakeTheirWidestSet) {
+  CpuFeatures cpu{.avx2 = true, .avx512 = true, .avx512_vnni = true};
+  const auto accepted = [&cpu] {
+    std::set<std::string_view> names;
+    const KernelSetList compiled = CompiledKernelSets();
+    for (int i = 0; i < compiled.count; ++i) {
+      if (compiled.sets[i]->accepts(cpu)) names.insert(compiled.sets[i]->name);
+    }
+    return names;
+  };
+  EXPECT_EQ(accepted(), (std::set<std::string_view>{"avx512", "avx2", "ref"}));
+  cpu.avx512_bf16 = true;
+  EXPECT_EQ(accepted(), (std::set<std::string_view>{"avx512bf16", "avx512", "avx2", "ref"}));
+  cpu.avx512_vnni = false;
+  EXPECT_EQ(accepted(), (std::set<std::string_view>{"avx2", "ref"}));
+}
+#endif
+
 TEST(KernelSetTest, EnvironmentChooses) {
   for (const KernelSet* set : AvailableKernelSets()) {
     const ForcedIsa forced(set->name);

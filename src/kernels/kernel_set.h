@@ -66,7 +66,7 @@ struct FormatKernels {
   const FormatKernels* rounded = nullptr;
   int32_t round_from = 0;
   int32_t ahead = 0;      // bytes best fetched ahead of one panel that is read once; 0: as for plain formats
-  int32_t ahead_few = 0;  // the same for one or two tokens
+  int32_t ahead_few = 0;  // the same for one or two tokens, on AMD's processors
 };
 
 /// The block formats come last in WeightFormat.
@@ -140,6 +140,7 @@ KernelSetList CompiledKernelSets();
 #define KVASIR_DECLARE_KERNELS(isa)                        \
   namespace isa {                                          \
   extern const FormatKernels kF32Kernels;                  \
+  extern const FormatKernels kF16Kernels;                  \
   extern const FormatKernels kQuantKernels[kQuantFormats]; \
   extern const MatMulKernels kMatMulKernels;               \
   extern const RowKernels kRowKernels;                     \
@@ -147,6 +148,7 @@ KernelSetList CompiledKernelSets();
   extern const ProbeKernels kProbeKernels;                 \
   extern const AttentionKernels kAttentionKernels;         \
   }
+KVASIR_DECLARE_KERNELS(avx512bf16)
 KVASIR_DECLARE_KERNELS(avx512)
 KVASIR_DECLARE_KERNELS(avx2)
 KVASIR_DECLARE_KERNELS(neon)

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "base/cpu.h"
 #include "kernels/kernel_set.h"
 #include "kernels/ops.h"
 #include "kernels/parallel.h"
@@ -113,7 +114,7 @@ void CutIntoItems(Product& p, int threads) {
   p.group = kMaxGroup;
   p.ahead = StreamingFor(kernels.strip).ahead_lines * 64;
   if (p.strips == 1) {
-    const int32_t ahead = p.x.rows <= 2 ? kernels.ahead_few : kernels.ahead;
+    const int32_t ahead = p.x.rows <= 2 && GetCpuFeatures().amd ? kernels.ahead_few : kernels.ahead;
     const Streaming streaming = ahead > 0 ? Streaming{.panels = 1, .ahead_lines = ahead / 64} : StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;

@@ -164,9 +164,9 @@ TEST_P(RoundedProductTest, ExtremeScales) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sets, RoundingTest, ::testing::ValuesIn(AvailableKernelSets()),
+INSTANTIATE_TEST_SUITE_P(Sets, RoundingTest, ::testing::ValuesIn(testing::SetsOfBlockFormats()),
                          [](const auto& set) { return std::string(KernelSetName(*set.param)); });
-INSTANTIATE_TEST_SUITE_P(Sets, RoundedProductTest, ::testing::ValuesIn(AvailableKernelSets()),
+INSTANTIATE_TEST_SUITE_P(Sets, RoundedProductTest, ::testing::ValuesIn(testing::SetsOfBlockFormats()),
                          [](const auto& set) { return std::string(KernelSetName(*set.param)); });
 
 }  // namespace

@@ -209,7 +209,7 @@ TEST_P(QuantTest, ExtremeActivations) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sets, QuantTest, ::testing::ValuesIn(AvailableKernelSets()),
+INSTANTIATE_TEST_SUITE_P(Sets, QuantTest, ::testing::ValuesIn(testing::SetsOfBlockFormats()),
                          [](const auto& set) { return std::string(KernelSetName(*set.param)); });
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -28,6 +29,20 @@ struct TestContext {
   Arena arena;
   ExecContext ctx;
 };
+
+/// The available sets without those that share what table(*set) points to with one before them.
+template <class Fn>
+std::vector<const KernelSet*> SetsThatDiffer(const Fn& table) {
+  std::vector<const KernelSet*> sets;
+  for (const KernelSet* set : AvailableKernelSets()) {
+    const auto same = [&](const KernelSet* other) { return table(*other) == table(*set); };
+    if (std::none_of(sets.begin(), sets.end(), same)) sets.push_back(set);
+  }
+  return sets;
+}
+inline std::vector<const KernelSet*> SetsOfBlockFormats() {
+  return SetsThatDiffer([](const KernelSet& set) { return set.matmul->formats[kWeightFormats - 1]; });
+}
 
 class Random {
  public:

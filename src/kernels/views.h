@@ -253,8 +253,8 @@ struct AttentionArgs {
   bool alibi_bf16 = false;
   float alibi_scale = 1.0f;  // multiplies the bias in both forms
   /// Of q's tokens, parents before children: each sees, besides what was there before, its own path only, and all
-  /// distances are those of its positions. Null: each token is the child of the one before. REQUIRES: no kv.positions
-  /// and, except for plain, no stride.
+  /// distances are those of its positions. Null: each token is the child of the one before. REQUIRES: q's slots are the
+  /// view's last, no kv.positions and, except for plain, no stride.
   const TokenTree* tree = nullptr;
 };
 

@@ -28,6 +28,7 @@ struct Step {
   std::vector<int64_t> first_position;     // per sequence: the position of its first new token
   std::vector<int64_t> positions;          // of all tokens
   std::vector<SequenceTree> trees;         // per sequence, or none where there are no trees
+  std::vector<TokenTree> tree_views;       // of them
   std::vector<Piece> pieces;               // of all sequences, in order
   std::vector<KvSinks> sinks;              // per sequence: those to rotate anew
   int64_t sink_rows = 0;                   // of all sequences together
@@ -43,7 +44,7 @@ std::span<const int32_t> ParentsOf(const ForwardBatch& batch, const ForwardSeque
 }
 
 Step MakeStep(ExecContext& ctx, const DecoderSpec& spec, const ForwardBatch& batch, KvCache& cache) {
-  Step step{ctx, spec, batch, cache, {}, {}, {}, {}, {}};
+  Step step{ctx, spec, batch, cache, {}, {}, {}, {}, {}, {}};
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const ForwardSequence& sequence = batch.sequences[s];
     const int64_t position = cache.NextPosition(sequence.seq);
@@ -64,6 +65,7 @@ Step MakeStep(ExecContext& ctx, const DecoderSpec& spec, const ForwardBatch& bat
     step.sinks.push_back(cache.MovedSinks(sequence.seq));
     step.sink_rows += step.sinks.back().count;
   }
+  for (const SequenceTree& tree : step.trees) step.tree_views.push_back(tree.View());
   return step;
 }
 
@@ -224,9 +226,6 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
   const LayerPattern pattern = PatternOf(step.batch.attention, layer, spec.window);
   std::vector<KvWrite> writes;
   std::vector<AttentionArgs> sequences;
-  std::vector<TokenTree> trees;
-  trees.reserve(step.trees.size());
-  for (const SequenceTree& tree : step.trees) trees.push_back(tree.View());
   RETURN_IF_ERROR(RotateSinks(step, layer, spec, writes));
   for (const Piece& piece : step.pieces) {
     KvView kv = step.cache.View(step.batch.sequences[piece.sequence].seq, layer - step.cached_from);
@@ -248,7 +247,7 @@ Result<MatView<float>> AttendHeads(const Step& step, int layer, const LayerWeigh
                          .alibi_slopes = alibi ? alibi->slopes.data() : nullptr,
                          .alibi_bf16 = alibi && alibi->bf16_rounding,
                          .alibi_scale = alibi ? alibi->scale : 1.0f,
-                         .tree = trees.empty() ? nullptr : &trees[piece.sequence]});
+                         .tree = step.tree_views.empty() ? nullptr : &step.tree_views[piece.sequence]});
   }
   WriteKv(step.ctx, writes);
   RETURN_IF_ERROR(step.batch.attention.plain ? AttentionPlain(step.ctx, sequences) : Attention(step.ctx, sequences));

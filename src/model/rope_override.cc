@@ -56,7 +56,13 @@ Status ApplyRopeOverride(const RopeOverride& rope, DecoderSpec& spec) {
   }
   const int64_t trained = own->scaling.original_context > 0 ? own->scaling.original_context : spec.context;
   if (rope.theta) own->theta = *rope.theta;
-  if (!rope.scaling.empty() || rope.factor || rope.original_context) {
+  if (rope.scaling.empty() && !rope.factor && rope.original_context) {
+    if (own->scaling.kind == Kind::kNone) {
+      return InvalidArgument("--yarn-orig-ctx {}: the model's rotation is not scaled; give --rope-scaling too",
+                             *rope.original_context);
+    }
+    own->scaling.original_context = *rope.original_context;
+  } else if (!rope.scaling.empty() || rope.factor) {
     ASSIGN_OR_RETURN(const json::object object, ScalingObject(rope));
     const JsonReader fields(object, "--rope-scaling");
     const int64_t original = rope.original_context.value_or(trained);

@@ -17,7 +17,8 @@ struct RopeOverride {
   std::string scaling;
   std::optional<double> factor;
   std::optional<double> theta;
-  std::optional<int64_t> original_context;  // tokens that the model was trained on before any scaling
+  /// Tokens that the model was trained on before any scaling; alone, of the scaling that the model has.
+  std::optional<int64_t> original_context;
 
   bool IsSet() const { return !scaling.empty() || factor || theta || original_context; }
 };

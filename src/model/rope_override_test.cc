@@ -111,6 +111,18 @@ TEST(RopeOverride, ThetaAloneKeepsTheScaling) {
   EXPECT_EQ(spec.context, 256);
 }
 
+TEST(RopeOverride, AnOriginalContextAloneIsThatOfTheModelsScaling) {
+  DecoderSpec spec = SmallSpec();
+  EXPECT_THAT(ApplyRopeOverride({.original_context = 100}, spec).message(), HasSubstr("is not scaled"));
+  auto& rope = std::get<RopePosition>(spec.position);
+  rope.scaling = {.kind = RopeScaling::Kind::kYarn, .factor = 4, .original_context = 64};
+  ASSERT_TRUE(ApplyRopeOverride({.original_context = 100}, spec).ok());
+  EXPECT_EQ(rope.scaling.kind, RopeScaling::Kind::kYarn);
+  EXPECT_EQ(rope.scaling.factor, 4);
+  EXPECT_EQ(rope.scaling.original_context, 100);
+  EXPECT_EQ(spec.context, 256);
+}
+
 TEST(RopeOverride, RefusesWhatMakesNoSense) {
   const auto message = [](const RopeOverride& rope) {
     DecoderSpec spec = SmallSpec();

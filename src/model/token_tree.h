@@ -18,7 +18,7 @@ struct SequenceTree {
   std::vector<int32_t> positions;
   std::vector<uint64_t> ancestors;
 
-  /// Valid while this object lives and is not moved from.
+  /// Points into the vectors: valid until they, wherever they are moved, are changed or destroyed.
   TokenTree View() const;
 };
 

@@ -13,11 +13,12 @@ import subprocess
 import sys
 
 # The namespaces of src/kernels/cpu, mangled: kvasir::avx2 and so on, anywhere in a name (also as template argument).
-OWN = {"avx2": re.compile("6kvasir4avx2"), "avx512": re.compile("6kvasir6avx512")}
+OWN = {"avx2": re.compile("6kvasir4avx2"), "avx512": re.compile("6kvasir6avx512"),
+       "avx512bf16": re.compile("6kvasir10avx512bf16")}
 
 
 def isa_of(path):
-    found = re.search(r"(avx2|avx512)\.cc\.o(bj)?$", path)
+    found = re.search(r"(avx2|avx512|avx512bf16)\.cc\.o(bj)?$", path)
     return found.group(1) if found else None
 
 

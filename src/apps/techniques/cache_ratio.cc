@@ -24,15 +24,7 @@ Result<Written> Write(Engine& engine, int64_t tokens) {
 
 Result<Section> MeasureCacheRatio(TechniqueBench& bench) {
   const int64_t tokens = bench.new_tokens;
-  const auto load = [&](CacheMode mode) {
-    EngineOptions options = bench.model->Options();
-    options.threads = bench.ctx.pool->size();
-    options.cache = {.mode = mode};
-    options.context = tokens + 64;
-    options.max_sequences = 1;
-    options.load_tokenizer = false;
-    return LoadEngine(*bench.model, std::move(options), true);
-  };
+  const auto load = [&](CacheMode mode) { return LoadTechniqueEngine(bench, mode, tokens + 64); };
   ASSIGN_OR_RETURN(const std::unique_ptr<Engine> without, load(CacheMode::kNone));
   ASSIGN_OR_RETURN(const std::unique_ptr<Engine> with, load(CacheMode::kDynamic));
   // Without a cache the work grows with the square of the text: three pairs are enough.

@@ -59,14 +59,7 @@ Result<Section> MeasureManyTurns(TechniqueBench& bench) {
                         {.name = "sequence kept", .keep = true},
                         {.name = "tree of prefixes (paged)", .cache = CacheMode::kPaged}};
   for (Chatter& chatter : chatters) {
-    EngineOptions options = bench.model->Options();
-    options.threads = bench.ctx.pool->size();
-    options.cache = {.mode = chatter.cache};
-    options.context = shape.Total();
-    options.max_sequences = 1;
-    options.exact_prefill = true;  // else a K-quant's prompt depends a little on how it is cut
-    options.load_tokenizer = false;
-    ASSIGN_OR_RETURN(chatter.engine, LoadEngine(*bench.model, std::move(options), true));
+    ASSIGN_OR_RETURN(chatter.engine, LoadTechniqueEngine(bench, chatter.cache, shape.Total()));
     chatter.first_ms.resize(static_cast<size_t>(shape.turns));
     chatter.computed.resize(static_cast<size_t>(shape.turns));
   }

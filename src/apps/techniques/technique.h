@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,6 +55,10 @@ Result<Section> MeasureCacheWaste(TechniqueBench& bench);
 Result<Section> MeasureCacheRatio(TechniqueBench& bench);
 Result<Section> MeasureManyTurns(TechniqueBench& bench);
 Result<Section> MeasureCacheTypes(TechniqueBench& bench);
+
+/// An engine of the flags' model for one sequence of at most `context` tokens, with the bench's threads. Prompts are
+/// computed exactly: else a K-quant's depend a little on how they are cut, and texts could differ.
+Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context);
 
 /// Seconds that `run` takes, or its error.
 template <class Fn>

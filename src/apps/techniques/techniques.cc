@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "apps/bench_run.h"
 #include "apps/techniques/technique.h"
 
 namespace kvasir::apps {
@@ -66,6 +67,17 @@ Result<std::vector<Technique>> ChooseTechniques(std::string_view list) {
     if (chosen[i]) result.push_back(all[i]);
   }
   return result;
+}
+
+Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context) {
+  EngineOptions options = bench.model->Options();
+  options.threads = bench.ctx.pool->size();
+  options.cache = {.mode = cache};
+  options.context = context;
+  options.max_sequences = 1;
+  options.exact_prefill = true;
+  options.load_tokenizer = false;
+  return LoadEngine(*bench.model, std::move(options), true);
 }
 
 }  // namespace kvasir::apps

@@ -352,8 +352,9 @@ constexpr FormatKernels MakeIntKernels() {
   kernels.wide_line_bytes = kWideBlockBytes<L.block_k, L.minima>;
   kernels.widen_from = kTiles.widen_from;
   kernels.round_from = kTiles.round_from;
-  // Measured on Zen 4: the processor's own prefetching follows quick reading, which fetching far ahead disturbs; slow
-  // reading (of several tokens, or codes that take work) gains from it.
+  // Measured: Zen 4's own prefetching follows quick reading, which fetching far ahead disturbs; slow reading (of
+  // several tokens, or codes that take work) gains from it, as Emerald Rapids does in all cases (Q4_0 from 65 to 88
+  // percent).
   kernels.ahead = kFarAhead;
   if constexpr (L.rounds() && kTiles.round_from > 0) kernels.rounded = &kRoundedKernels<V, L, kTiles>;
   kernels.ahead_few = L.pairs || L.bits || L.super() || L.table != CodeTable::kNone ? kFarAhead : 512;

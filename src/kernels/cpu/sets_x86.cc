@@ -5,10 +5,19 @@
 namespace kvasir {
 namespace {
 
-// Products in bf16 need vdpbf16ps; processors with AVX-512 but without it run the AVX2 set.
+constexpr KernelSet kAvx512Bf16 = {
+    .name = "avx512bf16",
+    .accepts = [](const CpuFeatures& cpu) { return cpu.avx2 && cpu.avx512 && cpu.avx512_vnni && cpu.avx512_bf16; },
+    .matmul = &avx512bf16::kMatMulKernels,
+    .rows = &avx512::kRowKernels,
+    .pack = &avx512::kPackKernels,
+    .probes = &avx512bf16::kProbeKernels,
+    .attention = &avx512bf16::kAttentionKernels,
+};
+
 constexpr KernelSet kAvx512 = {
     .name = "avx512",
-    .accepts = [](const CpuFeatures& cpu) { return cpu.avx2 && cpu.avx512 && cpu.avx512_vnni && cpu.avx512_bf16; },
+    .accepts = [](const CpuFeatures& cpu) { return cpu.avx2 && cpu.avx512 && cpu.avx512_vnni; },
     .matmul = &avx512::kMatMulKernels,
     .rows = &avx512::kRowKernels,
     .pack = &avx512::kPackKernels,
@@ -36,10 +45,12 @@ constexpr KernelSet kRef = {
     .attention = &ref::kAttentionKernels,
 };
 
-constexpr const KernelSet* kSets[] = {&kAvx512, &kAvx2, &kRef};
+constexpr const KernelSet* kSets[] = {&kAvx512Bf16, &kAvx512, &kAvx2, &kRef};
+// Intel's cores make half as many products by vdpbf16ps as by fp32's multiply-add.
+constexpr const KernelSet* kSetsOfSlowBf16[] = {&kAvx512, &kAvx512Bf16, &kAvx2, &kRef};
 
 }  // namespace
 
-KernelSetList CompiledKernelSets() { return {kSets, 3}; }
+KernelSetList CompiledKernelSets() { return {GetCpuFeatures().amd ? kSets : kSetsOfSlowBf16, 4}; }
 
 }  // namespace kvasir
