@@ -32,7 +32,7 @@ struct Streaming {
   int64_t ahead_lines;
 };
 Streaming StreamingFor(int64_t tokens) {
-  if (tokens == 1) return {2, 32};
+  if (tokens == 1) return GetCpuFeatures().amd ? Streaming{2, 32} : Streaming{1, 112};
   if (tokens <= 5) return {1, 160};
   return {2, 64};
 }
