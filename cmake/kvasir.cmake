@@ -77,7 +77,7 @@ function(kvasir_test name)
   add_executable(${name} ${ARG_SOURCES})
   kvasir_precompile(precompiled_test ${name})
   # A test's own code is run once or twice: optimising it takes longer than it saves.
-  target_compile_options(${name} PRIVATE -O1)
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   if(TARGET Boost::json)
     target_link_libraries(${name} PRIVATE Boost::json)  # as precompiled_test has it
   endif()
