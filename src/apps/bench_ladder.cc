@@ -43,23 +43,26 @@ class Ladder {
   Ladder(const LadderOptions& options, ThreadPool& pool, const KernelSet& kernels)
       : options_(options), pool_(pool), kernels_(kernels) {}
 
-  /// What is wrong with names and files is told before any is loaded.
-  Status Load() {
-    std::vector<std::string> names;
+  /// What is wrong with names and files is told before anything is loaded or measured.
+  Status CheckNames() {
     std::string_view rest = options_.rungs;
     while (true) {
       const size_t comma = std::min(rest.find(','), rest.size());
       if (comma == 0) return InvalidArgument("--ladder \"{}\": an empty name", options_.rungs);
-      names.emplace_back(rest.substr(0, comma));
+      names_.emplace_back(rest.substr(0, comma));
       if (comma == rest.size()) break;
       rest.remove_prefix(comma + 1);
     }
-    for (const std::string& name : names) {
+    for (const std::string& name : names_) {
       if (RoundingOf(name) != nullptr) continue;
       const auto files = OpenModelFiles(name);
       if (!files.ok()) return files.status().WithContext("--ladder");
     }
-    for (std::string& name : names) RETURN_IF_ERROR(LoadRung(std::move(name)));
+    return OkStatus();
+  }
+
+  Status Load() {
+    for (const std::string& name : names_) RETURN_IF_ERROR(LoadRung(name));
     return OkStatus();
   }
 
@@ -155,6 +158,7 @@ class Ladder {
   const LadderOptions& options_;
   ThreadPool& pool_;
   const KernelSet& kernels_;
+  std::vector<std::string> names_;
   std::vector<Rung> rungs_;
   int64_t turns_ = 0;
 };
@@ -223,6 +227,7 @@ Status RunLadderBench(const LadderOptions& options) {
   ThreadPool pool(options.engine.threads > 0 ? options.engine.threads : AvailableProcessors());
   ASSIGN_OR_RETURN(const KernelSet* const kernels, SelectKernelSet());
   Ladder ladder(options, pool, *kernels);
+  RETURN_IF_ERROR(ladder.CheckNames());
   // Before the models, so that their plans count its memory.
   ASSIGN_OR_RETURN(CeilingMeter meter, CeilingMeter::Create(pool, *kernels));
   RETURN_IF_ERROR(ladder.Load());

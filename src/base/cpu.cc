@@ -28,8 +28,8 @@ CpuFeatures Detect() {
   unsigned b = 0;
   unsigned c = 0;
   unsigned d = 0;
-  constexpr unsigned kAuth = 0x68747541;  // of "AuthenticAMD"
-  features.amd = __get_cpuid(0, &a, &b, &c, &d) && b == kAuth;
+  constexpr unsigned kGenu = 0x756e6547;  // of "GenuineIntel"
+  features.intel = __get_cpuid(0, &a, &b, &c, &d) && b == kGenu;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return features;
   const bool fma = c & (1u << 12);
   const bool f16c = c & (1u << 29);

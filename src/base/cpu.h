@@ -15,7 +15,7 @@ struct CpuFeatures {
   bool amx_bf16 = false;
   bool amx_int8 = false;
   bool neon = false;
-  bool amd = false;  // the maker, where what is fastest depends on it and nothing else tells
+  bool intel = false;  // the maker, where what is fastest depends on it and nothing else tells
   std::string name;  // "AMD EPYC 9R14"
 };
 

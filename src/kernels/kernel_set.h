@@ -66,7 +66,7 @@ struct FormatKernels {
   const FormatKernels* rounded = nullptr;
   int32_t round_from = 0;
   int32_t ahead = 0;      // bytes best fetched ahead of one panel that is read once; 0: as for plain formats
-  int32_t ahead_few = 0;  // the same for one or two tokens, on AMD's processors
+  int32_t ahead_few = 0;  // the same for one or two tokens, except on Intel's processors
 };
 
 /// The block formats come last in WeightFormat.

@@ -32,7 +32,7 @@ struct Streaming {
   int64_t ahead_lines;
 };
 Streaming StreamingFor(int64_t tokens) {
-  if (tokens == 1) return GetCpuFeatures().amd ? Streaming{2, 32} : Streaming{1, 112};
+  if (tokens == 1) return GetCpuFeatures().intel ? Streaming{1, 112} : Streaming{2, 32};
   if (tokens <= 5) return {1, 160};
   return {2, 64};
 }
@@ -114,7 +114,7 @@ void CutIntoItems(Product& p, int threads) {
   p.group = kMaxGroup;
   p.ahead = StreamingFor(kernels.strip).ahead_lines * 64;
   if (p.strips == 1) {
-    const int32_t ahead = p.x.rows <= 2 && GetCpuFeatures().amd ? kernels.ahead_few : kernels.ahead;
+    const int32_t ahead = p.x.rows <= 2 && !GetCpuFeatures().intel ? kernels.ahead_few : kernels.ahead;
     const Streaming streaming = ahead > 0 ? Streaming{.panels = 1, .ahead_lines = ahead / 64} : StreamingFor(p.x.rows);
     p.tile_panels = streaming.panels;
     p.ahead = streaming.ahead_lines * 64;

@@ -1,6 +1,5 @@
 // Measuring loops for AVX-512 with VNNI and BF16.
-#include "kernels/cpu/probe_impl.h"
-#include "kernels/cpu/vec_avx512.h"
+#include "kernels/cpu/probe_vec_avx512.h"
 
 namespace kvasir::avx512bf16 {
 namespace {
@@ -16,18 +15,8 @@ int64_t Bf16Peak(int64_t rounds, float* sink) noexcept {
   return rounds * 24 * 64;
 }
 
-int64_t Int8Peak(int64_t rounds, float* sink) noexcept {
-  return simd::Int8Peak<Vec>(rounds, sink, [](auto acc, auto a, auto b) { return _mm512_dpbusd_epi32(acc, a, b); });
-}
-
 }  // namespace
 
-constinit const ProbeKernels kProbeKernels = {
-    .read = &simd::Read<Vec>,
-    .read_patterns = simd::kReadPatterns,
-    .fp32 = &simd::Fp32Peak<Vec, 24>,
-    .bf16 = &Bf16Peak,
-    .int8 = &Int8Peak,
-};
+constinit const ProbeKernels kProbeKernels = avx512::MakeProbeKernels(&Bf16Peak);
 
 }  // namespace kvasir::avx512bf16

@@ -80,15 +80,4 @@ int64_t Fp32Peak(int64_t rounds, float* sink) noexcept {
   return rounds * kChains * V::kLanes * 2;
 }
 
-/// 64 bytes times 64 bytes, added in fours, by dot(sums, a, b).
-template <class V, class Dot>
-int64_t Int8Peak(int64_t rounds, float* sink, const Dot& dot) {
-  const float seed = *sink;
-  const typename V::U a = V::AsU(V::Set1(seed));
-  RunChains<V, 24>(
-      rounds, sink, [seed](int i) { return V::Set1(seed + static_cast<float>(i)); },
-      [&](typename V::F acc) { return V::AsF(dot(V::AsU(acc), a, a)); });
-  return rounds * 24 * V::kLanes * 8;
-}
-
 }  // namespace kvasir::simd

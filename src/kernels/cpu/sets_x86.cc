@@ -51,6 +51,6 @@ constexpr const KernelSet* kSetsOfSlowBf16[] = {&kAvx512, &kAvx512Bf16, &kAvx2, 
 
 }  // namespace
 
-KernelSetList CompiledKernelSets() { return {GetCpuFeatures().amd ? kSets : kSetsOfSlowBf16, 4}; }
+KernelSetList CompiledKernelSets() { return {GetCpuFeatures().intel ? kSetsOfSlowBf16 : kSets, 4}; }
 
 }  // namespace kvasir
