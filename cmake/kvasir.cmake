@@ -49,10 +49,10 @@ function(kvasir_precompiled owner)
   endif()
 endfunction()
 
-# kvasir_layer(NAME [DEPS targets…] [SOURCES files…]) makes the library kvasir_NAME of a folder's *.cc (with
-# subfolders given by SOURCES or found here) and, from its *_test.cc, the test program test_NAME.
+# kvasir_layer(NAME [DEPS targets…] [TEST_DEPS targets…] [SHARDS N]) makes the library kvasir_NAME of a folder's *.cc and,
+# from its *_test.cc, the test program test_NAME.
 function(kvasir_layer name)
-  cmake_parse_arguments(ARG "" "" "DEPS;TEST_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "SHARDS" "DEPS;TEST_DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cc)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
@@ -66,14 +66,15 @@ function(kvasir_layer name)
     target_link_libraries(kvasir_${name} INTERFACE ${ARG_DEPS})
   endif()
   if(KVASIR_TESTS AND tests)
-    kvasir_test(test_${name} SOURCES ${tests} DEPS kvasir_${name} ${ARG_TEST_DEPS})
+    kvasir_test(test_${name} SOURCES ${tests} DEPS kvasir_${name} ${ARG_TEST_DEPS} SHARDS ${ARG_SHARDS})
   endif()
 endfunction()
 
-# kvasir_test(NAME SOURCES files… DEPS targets…): a GoogleTest program, one ctest entry.
+# kvasir_test(NAME SOURCES files… DEPS targets… [SHARDS N]): a GoogleTest program, one ctest entry or, for one that
+# takes long, N that may run side by side.
 # Tests read committed fixtures from KVASIR_FIXTURES (tests/fixtures of the source tree).
 function(kvasir_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "SHARDS" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   kvasir_precompile(precompiled_test ${name})
   # A test's own code is run once or twice: optimising it takes longer than it saves.
@@ -84,12 +85,23 @@ function(kvasir_test name)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} kvasir_options GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE KVASIR_FIXTURES="${PROJECT_SOURCE_DIR}/tests/fixtures"
                                              KVASIR_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  add_test(NAME ${name} COMMAND ${name})
   set(timeout 900)
   if(CMAKE_CROSSCOMPILING)
     set(timeout 7200)  # an emulated processor takes its time
   elseif(KVASIR_SANITIZE)
     set(timeout 2700)
   endif()
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout})
+  if(NOT ARG_SHARDS)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout})
+    return()
+  endif()
+  math(EXPR last "${ARG_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    # Its own report: the programs would choose the same name.
+    set(report ${CMAKE_BINARY_DIR}/test-results/${name}_${shard}.xml)
+    add_test(NAME ${name}_${shard} COMMAND ${name} --gtest_output=xml:${report})
+    set_tests_properties(${name}_${shard} PROPERTIES TIMEOUT ${timeout} ENVIRONMENT
+                         "GTEST_TOTAL_SHARDS=${ARG_SHARDS};GTEST_SHARD_INDEX=${shard}")
+  endforeach()
 endfunction()

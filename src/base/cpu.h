@@ -16,7 +16,7 @@ struct CpuFeatures {
   bool amx_int8 = false;
   bool neon = false;
   bool intel = false;  // the maker, where what is fastest depends on it and nothing else tells
-  std::string name;  // "AMD EPYC 9R14"
+  std::string name;    // "AMD EPYC 9R14"
 };
 
 /// Detected once. Thread-safe.

@@ -89,20 +89,30 @@ class RowOfChunk {
     const float value = RecordScale(kLayout, record, row_, block) * RecordLevel(kLayout, record, row_, in_record);
     return kLayout.minima ? value + RecordMinimum(kLayout, record, row_, block) : value;
   }
-  /// sum + the block that begins at k times q.
-  float AddBlock(const int8_t* q, int64_t k, float sum) const {
+  /// To each of the tokens' sums the block that begins at k times that token's q.
+  template <int kTokens>
+  void AddBlock(const ChunkX* x, int64_t k, float* sums) const {
     const std::byte* const record = Record(k);
     const int64_t in_record = k % kLayout.record_k;
     const int64_t block = in_record / kLayout.block_k;
-    int32_t dot = 0;
-    int32_t total = 0;
-    for (int64_t i = 0; i < kLayout.block_k; ++i) {
-      dot += (RecordCode(kLayout, record, row_, in_record + i) - kLayout.zero) * q[k + i];
-      total += q[k + i];
+    int32_t codes[kLayout.block_k];
+    for (int32_t i = 0; i < kLayout.block_k; ++i) {
+      codes[i] = RecordCode(kLayout, record, row_, in_record + i) - kLayout.zero;
     }
-    sum = std::fma(static_cast<float>(dot), RecordScale(kLayout, record, row_, block), sum);
-    if (!kLayout.minima) return sum;
-    return std::fma(RecordMinimum(kLayout, record, row_, block), static_cast<float>(total), sum);
+    const float scale = RecordScale(kLayout, record, row_, block);
+    for (int t = 0; t < kTokens; ++t) {
+      const int8_t* const q = x[t].q + k;
+      int32_t dot = 0;
+      int32_t total = 0;
+      for (int32_t i = 0; i < kLayout.block_k; ++i) {
+        dot += codes[i] * q[i];
+        total += q[i];
+      }
+      sums[t] = std::fma(static_cast<float>(dot), scale, sums[t]);
+      if (kLayout.minima) {
+        sums[t] = std::fma(RecordMinimum(kLayout, record, row_, block), static_cast<float>(total), sums[t]);
+      }
+    }
   }
 
  private:
@@ -118,13 +128,13 @@ void Tile(const MatMulTile& tile) noexcept {
   constexpr int64_t kRecords = kChunk / kLayout.record_k;
   for (int64_t first = 0; first < tile.lines; first += kRecords, x += kTokens) {
     const int64_t inputs = std::min(kRecords, tile.lines - first) * kLayout.record_k;
-    for (int t = 0; t < kTokens; ++t) {
-      for (int64_t row = 0; row < kPanelRows; ++row) {
-        const RowOfChunk<kLayout> w(tile.w + first * kLayout.record_bytes(), row);
-        float sum = 0.0f;
-        for (int64_t k = 0; k < inputs; k += kLayout.block_k) sum = w.AddBlock(x[t].q, k, sum);
+    for (int64_t row = 0; row < kPanelRows; ++row) {
+      const RowOfChunk<kLayout> w(tile.w + first * kLayout.record_bytes(), row);
+      float sums[kTokens] = {};
+      for (int64_t k = 0; k < inputs; k += kLayout.block_k) w.template AddBlock<kTokens>(x, k, sums);
+      for (int t = 0; t < kTokens; ++t) {
         float& acc = tile.acc[t * kPanelRows + row];
-        acc = std::fma(sum, x[t].scale, acc);
+        acc = std::fma(sums[t], x[t].scale, acc);
         for (int64_t k = 0; k < inputs; ++k) {
           if (x[t].outliers[k] != 0.0f) acc = std::fma(x[t].outliers[k], w.Value(k), acc);
         }
