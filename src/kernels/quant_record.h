@@ -24,7 +24,8 @@ inline float LoadF32(const std::byte* p) {
 }
 
 /// What the code of input `k` of row `row` stands for, `layout.zero` included.
-[[gnu::always_inline]] inline int RecordCode(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t k) {
+[[gnu::always_inline]] inline int RecordCode(const QuantLayout& layout, const std::byte* record, int64_t row,
+                                             int64_t k) {
   const int64_t group = k % kUnitInputs / 4;  // of four inputs
   const std::byte* const in_line = record + layout.unit_at(static_cast<int32_t>(k / kUnitInputs)) + row * 4 + k % 4;
   const auto byte = [&](int64_t at) { return static_cast<int>(in_line[at]); };
@@ -51,7 +52,8 @@ inline float RecordLevel(const QuantLayout& layout, const std::byte* record, int
   return static_cast<float>(code - layout.zero);
 }
 
-[[gnu::always_inline]] inline float RecordScale(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t block) {
+[[gnu::always_inline]] inline float RecordScale(const QuantLayout& layout, const std::byte* record, int64_t row,
+                                                int64_t block) {
   const std::byte* const at = record + layout.scales_at() + block * layout.scale_bytes();
   switch (layout.scale) {
     case ScaleKind::kF16: return layout.unit == 1.0f ? LoadF16(at + row * 2) : LoadF16(at + row * 2) * layout.unit;
