@@ -4,13 +4,21 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <vector>
 
 #include "base/checked.h"
 #include "base/limits.h"
 #include "kernels/kernel_set.h"
+#include "kernels/parallel.h"
 
 namespace kvasir {
 namespace {
+
+// What a thread reads at once; those that are ahead take over from the others, as in products.
+constexpr int64_t kPieceBytes = 512 << 10;
+
+// Read by every pattern in turn to find the fastest, since the machine's speed may change meanwhile.
+constexpr int64_t kSomeBytes = 32 << 20;
 
 using Clock = std::chrono::steady_clock;
 
@@ -51,9 +59,12 @@ Result<CeilingMeter> CeilingMeter::Create(ThreadPool& pool, const KernelSet& set
 
 double CeilingMeter::Read(int64_t offset, int64_t bytes, int pattern) {
   const std::byte* const data = buffer_.data() + offset;
+  const int64_t pieces = CeilDiv(bytes, kPieceBytes);  // of each part
   const auto start = Clock::now();
-  pool_->Run([&](int worker) {
-    kept.fetch_add(set_->probes->read(data + worker * part_, bytes, pattern), std::memory_order_relaxed);
+  ForItems(*pool_, pieces * pool_->size(), [&](int64_t item, int) {
+    const int64_t begin = item % pieces * kPieceBytes;
+    const int64_t n = std::min(kPieceBytes, bytes - begin);
+    kept.fetch_add(set_->probes->read(data + item / pieces * part_ + begin, n, pattern), std::memory_order_relaxed);
   });
   return SecondsSince(start);
 }
@@ -85,23 +96,29 @@ double CeilingMeter::PeakRate(int64_t (*probe)(int64_t, float*) noexcept, int64_
   });
 }
 
+void CeilingMeter::FindPattern() {
+  constexpr int kRounds = 9;
+  const int patterns = set_->probes->read_patterns;
+  std::vector<std::vector<double>> rates(static_cast<size_t>(patterns));
+  for (int round = 0; round < kRounds; ++round) {
+    for (pattern_ = 0; pattern_ < patterns; ++pattern_) {
+      rates[static_cast<size_t>(pattern_)].push_back(ReadSome(kSomeBytes));
+    }
+  }
+  const auto median = [](std::vector<double>& of_pattern) {
+    std::ranges::nth_element(of_pattern, of_pattern.begin() + kRounds / 2);
+    return of_pattern[kRounds / 2];
+  };
+  pattern_ = static_cast<int>(std::ranges::max_element(rates, {}, median) - rates.begin());
+}
+
 Ceilings CeilingMeter::Measure(bool best) {
   const ProbeKernels& probes = *set_->probes;
   const auto bytes = static_cast<double>(buffer_.size());
   Ceilings ceilings;
-  if (best || pattern_ < 0) {
-    double fastest = 0.0;
-    for (int pattern = 0; pattern < probes.read_patterns; ++pattern) {
-      const double rate =
-          Rate(options_.seconds_each / probes.read_patterns, bytes, true, [&] { return Read(0, part_, pattern); });
-      if (rate > fastest) pattern_ = pattern;
-      fastest = std::max(fastest, rate);
-    }
-    ceilings.read_bytes_per_s = fastest;
-  }
-  if (!best) {
-    ceilings.read_bytes_per_s = Rate(options_.seconds_again, bytes, false, [&] { return Read(0, part_, pattern_); });
-  }
+  if (pattern_ < 0) FindPattern();
+  ceilings.read_bytes_per_s = Rate(best ? options_.seconds_each : options_.seconds_again, bytes, best,
+                                   [&] { return Read(0, part_, pattern_); });
   ceilings.fp32_flops = PeakRate(probes.fp32, &rounds_[0], best);
   ceilings.bf16_flops = probes.bf16 ? PeakRate(probes.bf16, &rounds_[1], best) : ceilings.fp32_flops;
   ceilings.int8_ops = PeakRate(probes.int8, &rounds_[2], best);
@@ -109,9 +126,10 @@ Ceilings CeilingMeter::Measure(bool best) {
 }
 
 double CeilingMeter::ReadSome(int64_t bytes) {
+  if (pattern_ < 0) FindPattern();
   const int64_t each = std::clamp<int64_t>(bytes / pool_->size() / 4096 * 4096, 4096, part_);
   if (at_ + each > part_) at_ = 0;
-  const double seconds = Read(at_, each, std::max(pattern_, 0));
+  const double seconds = Read(at_, each, pattern_);
   at_ += each;
   return static_cast<double>(each * pool_->size()) / seconds;
 }

@@ -31,8 +31,8 @@ class CeilingMeter {
   /// ResourceExhausted when the buffer cannot be allocated.
   static Result<CeilingMeter> Create(ThreadPool& pool, const KernelSet& set, const CeilingOptions& options = {});
 
-  /// Every limit is the best of many short runs (and, for reading, of several access patterns), so that a busy
-  /// neighbour lowers it as little as possible: what the hardware can do.
+  /// Every limit is the best of many short runs (for reading, by the fastest of several access patterns), so that a
+  /// busy neighbour lowers it as little as possible: what the hardware can do.
   Ceilings Best();
 
   /// The mean rates over `seconds_again` each: what the machine gives at this moment, to be compared with work done
@@ -48,6 +48,7 @@ class CeilingMeter {
       : pool_(&pool), set_(&set), options_(options), buffer_(std::move(buffer)), part_(part) {}
 
   double Read(int64_t offset, int64_t bytes, int pattern);  // of each thread's part; seconds
+  void FindPattern();
   double PeakRate(int64_t (*probe)(int64_t, float*) noexcept, int64_t* rounds, bool best);
   Ceilings Measure(bool best);
 

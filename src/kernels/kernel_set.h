@@ -24,6 +24,7 @@ struct MatMulTile {
   int64_t panel_bytes = 0;       // from one panel to the next
   int64_t lines = 0;             // lines per panel in the range; not the last range: a multiple of lines_per_chunk
   int64_t ahead = 0;             // bytes ahead of the weights in use that are fetched into the second-level cache
+  int64_t near = 0;              // and into the first-level cache; 0: none
   float* acc = nullptr;          // [panels][tokens][16], 64-byte aligned
   bool resume = false;           // continue the sums in acc; else start from zero
 };
@@ -65,8 +66,9 @@ struct FormatKernels {
   /// faster than of the format's own. Null where they would not be.
   const FormatKernels* rounded = nullptr;
   int32_t round_from = 0;
-  int32_t ahead = 0;      // bytes best fetched ahead of one panel that is read once; 0: as for plain formats
-  int32_t ahead_few = 0;  // the same for one or two tokens, except on Intel's processors
+  int32_t ahead = 0;      // bytes best fetched ahead of one panel that is read once, but on Intel's processors; 0: as
+                          // for plain formats
+  int32_t ahead_few = 0;  // the same for one or two tokens
 };
 
 /// The block formats come last in WeightFormat.

@@ -21,20 +21,28 @@ constexpr int64_t kFewStrips = 4;
 constexpr int64_t kFewStripsBlockBytes = 8 << 10;
 // What is widened for few strips stays in the first-level cache.
 constexpr int64_t kFewStripsWideBytes = 12 << 10;
+// What tiles fetch ahead of weights that several strips use.
+constexpr int64_t kSweepAheadBytes = 4 << 10;
 // Work that takes one thread a few microseconds is not worth waking the others for.
 constexpr int64_t kSerialBytes = 64 << 10;
 constexpr int64_t kSerialFlops = 1 << 20;
 
-/// How a single strip reads the weights, of which each is used once: panels side by side and lines fetched ahead. As
-/// fast as a plain read on the processors tried; the more there is to compute per line, the further ahead.
+/// How a single strip reads the weights, of which each is used once: panels side by side, and bytes fetched ahead into
+/// the second- and the first-level cache. As fast as a plain read on the processors tried.
 struct Streaming {
   int panels;
-  int64_t ahead_lines;
+  int64_t ahead;
+  int64_t near = 0;
 };
-Streaming StreamingFor(int64_t tokens) {
-  if (tokens == 1) return GetCpuFeatures().intel ? Streaming{1, 112} : Streaming{2, 32};
-  if (tokens <= 5) return {1, 160};
-  return {2, 64};
+Streaming StreamingFor(const FormatKernels& kernels, int64_t tokens) {
+  // Emerald Rapids reads by 5 to 15 percent faster where lines come in both steps.
+  if (GetCpuFeatures().intel) return {tokens <= 5 ? 1 : 2, 10 << 10, 4 << 10};
+  const int32_t ahead = tokens <= 2 ? kernels.ahead_few : kernels.ahead;
+  if (ahead > 0) return {1, ahead};
+  // The more there is to compute per line, the further ahead.
+  if (tokens == 1) return {2, 2 << 10};
+  if (tokens <= 5) return {1, 10 << 10};
+  return {2, 4 << 10};
 }
 
 /// One product, cut into items of (a group of panels) × (a block of strips of tokens).
@@ -52,6 +60,7 @@ struct Product {
   int64_t line_bytes = 0;
   int64_t block_lines = 0;  // per block of k
   int64_t ahead = 0;        // bytes of weights fetched ahead
+  int64_t near = 0;         // also into the first-level cache
   int tile_panels = kMaxTilePanels;
   int64_t strips = 0;
   int64_t group = 0;           // panels per item, or finished together where weights are streamed
@@ -112,12 +121,12 @@ void CutIntoItems(Product& p, int threads) {
     p.strips = CeilDiv(p.x.rows, p.tiles->strip);
   }
   p.group = kMaxGroup;
-  p.ahead = StreamingFor(kernels.strip).ahead_lines * 64;
+  p.ahead = kSweepAheadBytes;
   if (p.strips == 1) {
-    const int32_t ahead = p.x.rows <= 2 && !GetCpuFeatures().intel ? kernels.ahead_few : kernels.ahead;
-    const Streaming streaming = ahead > 0 ? Streaming{.panels = 1, .ahead_lines = ahead / 64} : StreamingFor(p.x.rows);
+    const Streaming streaming = StreamingFor(kernels, p.x.rows);
     p.tile_panels = streaming.panels;
-    p.ahead = streaming.ahead_lines * 64;
+    p.ahead = streaming.ahead;
+    p.near = streaming.near;
     if (p.widens()) p.group = kMaxTilePanels;
     p.block_lines = std::max<int64_t>(p.lines, 1);
   } else if (p.strips <= kFewStrips) {
@@ -290,6 +299,7 @@ void RunPart(const Product& p, const Part& part, int worker) {
                                           .panel_bytes = weights.panel_bytes,
                                           .lines = weights.lines,
                                           .ahead = p.ahead,
+                                          .near = p.near,
                                           .acc = sums + panel * tokens * kPanelRows,
                                           .resume = line > 0});
         panel += n;

@@ -58,7 +58,7 @@ void Float8Tile(const MatMulTile& tile) noexcept {
 #pragma GCC unroll 4
     for (int part = 0; part < kParts; ++part) scales[part] = Float8Scale<V, L>(w, part);
     for (int g = 0; g < L.record_k / 4; ++g, x += kTokens * 16) {
-      V::PrefetchL2(w + tile.ahead + g * 64);
+      FetchLine<V>(tile, w + g * 64);
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) {
         F weights[4];

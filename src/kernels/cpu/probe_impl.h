@@ -5,8 +5,9 @@
 
 namespace kvasir::simd {
 
-/// Sums dwords of kStreams equal parts at once, prefetching `kAhead` bytes.
-template <class V, int kStreams, int kAhead>
+/// The largest of the dwords of kStreams equal parts, read side by side, fetched `kAhead` bytes ahead into the
+/// second-level cache and `kNear` into the first.
+template <class V, int kStreams, int kAhead, int kNear = 0>
 inline uint64_t ReadStreams(const std::byte* data, int64_t bytes) {
   using F = typename V::F;
   constexpr int kPerLine = 16 / V::kLanes;
@@ -19,6 +20,7 @@ inline uint64_t ReadStreams(const std::byte* data, int64_t bytes) {
 #pragma GCC unroll 8
     for (int s = 0; s < kStreams; ++s) {
       const std::byte* line = data + s * part + offset;
+      if constexpr (kNear > 0) V::PrefetchL1(line + kNear);
       if constexpr (kAhead > 0) V::PrefetchL2(line + kAhead);
 #pragma GCC unroll 4
       for (int i = 0; i < kPerLine; ++i) {
@@ -37,7 +39,7 @@ inline uint64_t ReadStreams(const std::byte* data, int64_t bytes) {
   return checksum;
 }
 
-inline constexpr int kReadPatterns = 6;
+inline constexpr int kReadPatterns = 8;
 
 template <class V>
 uint64_t Read(const std::byte* data, int64_t bytes, int pattern) noexcept {
@@ -47,7 +49,9 @@ uint64_t Read(const std::byte* data, int64_t bytes, int pattern) noexcept {
     case 2: return ReadStreams<V, 2, 0>(data, bytes);
     case 3: return ReadStreams<V, 2, 2048>(data, bytes);
     case 4: return ReadStreams<V, 4, 0>(data, bytes);
-    default: return ReadStreams<V, 4, 2048>(data, bytes);
+    case 5: return ReadStreams<V, 4, 2048>(data, bytes);
+    case 6: return ReadStreams<V, 1, 10240, 4096>(data, bytes);
+    default: return ReadStreams<V, 2, 10240, 4096>(data, bytes);
   }
 }
 

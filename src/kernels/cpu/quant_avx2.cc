@@ -23,6 +23,8 @@ struct IntVec : Vec {
   static U ShiftRightBy(U a, int bits) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
   static U SetBytes(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
   static U SetDwords(int x) { return _mm256_set1_epi32(x); }
+  static U AddDwords(U a, U b) { return _mm256_add_epi32(a, b); }
+  static U LoadOnce(const std::byte* p) { return LoadU(p); }
   static U Broadcast(const std::byte* p) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
   static U LoadTable(const uint8_t* p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

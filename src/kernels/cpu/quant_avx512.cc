@@ -23,6 +23,12 @@ struct IntVec : Vec {
   static U ShiftRightBy(U a, int bits) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
   static U SetBytes(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
   static U SetDwords(int x) { return _mm512_set1_epi32(x); }
+  /// Reads memory once: GCC would do so for every use.
+  static U LoadOnce(const std::byte* p) {
+    U v = LoadU(p);
+    __asm__("" : "+v"(v));
+    return v;
+  }
   static U Broadcast(const std::byte* p) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
   static U LoadTable(const uint8_t* p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -31,6 +37,7 @@ struct IntVec : Vec {
   static U WidenU8(const std::byte* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  static U AddDwords(U a, U b) { return _mm512_add_epi32(a, b); }
   static U Add16(U a, U b) { return _mm512_add_epi16(a, b); }
   static U Mul16(U a, U b) { return _mm512_mullo_epi16(a, b); }
   template <int kBits>

@@ -128,13 +128,34 @@ template <class V, int kBlockK, bool kMinima>
   }
 }
 
+/// Asks for the share of a record's lines that belongs to a step of a unit, one of kUnitLines: spread among the
+/// products, since many at once would wait for each other.
+template <class V, QuantLayout L>
+[[gnu::always_inline]] inline void FetchShare(const MatMulTile& tile, const std::byte* record, int unit, int step) {
+  constexpr int kLines = L.unit_bytes() / 64;
+  constexpr int kHeaderLines = L.header_bytes() / 64;
+  static_assert(kHeaderLines <= Quant<V, L>::kUnits);
+  if (step == 0 && unit < kHeaderLines) FetchLine<V>(tile, record + unit * 64);
+#pragma GCC unroll 8
+  for (int i = step * kLines / kUnitLines; i < (step + 1) * kLines / kUnitLines; ++i) {
+    FetchLine<V>(tile, record + L.unit_at(unit) + i * 64);
+  }
+}
+
+/// Chains of additions that a block's sum is made of: a long one by itself would leave the processor waiting, where
+/// those of other tokens do not fill the time. Sums are of integers, so that the result is the same.
+constexpr int ChainsOf(int block_k, int tokens) {
+  const int chains = block_k / (kUnitInputs * tokens);
+  return chains < 1 ? 1 : chains > 4 ? 4 : chains;
+}
+
 /// Few tokens: a unit's codes are taken apart in registers and used for every token.
 template <class V, QuantLayout L, int kPanels, int kTokens>
 void QuantTile(const MatMulTile& tile) noexcept {
   using Q = Quant<V, L>;
   using X = typename Q::X;
   using U = typename V::U;
-  constexpr int kUnitBytes = (L.record_bytes() / Q::kUnits + 63) / 64 * 64;
+  constexpr int kChains = ChainsOf(L.block_k, kTokens);
   ChunkSums<V, kPanels, kTokens> sums;
   const std::byte* x = tile.x;
   const std::byte* w = tile.w;
@@ -159,17 +180,12 @@ void QuantTile(const MatMulTile& tile) noexcept {
           const std::byte* const record = w + p * panel_bytes;
 #pragma GCC unroll 4
           for (int part = 0; part < Q::kParts; ++part) {
-            U acc[Q::kBlocksPerUnit][kTokens];
+            U acc[Q::kBlocksPerUnit][kTokens][kChains];
             const int block = span * Q::kBlocksPerUnit;
             const std::byte* const q = x + (first_block + block) * Q::kBlockLines * kTokens * 4;
             const std::byte* const seeds = x + (X::kSeedsAt + (first_block + block) * 4) * kTokens;
             for (int u = 0; u < Q::kUnitsPerBlock; ++u) {
               const int unit = span * Q::kUnitsPerBlock + u;
-              // The record's lines spread over its units: many at once would wait for each other.
-              if (part == 0) {
-#pragma GCC unroll 16
-                for (int i = 0; i < kUnitBytes; i += 64) V::PrefetchL2(record + tile.ahead + unit * kUnitBytes + i);
-              }
               U codes[kUnitLines];
               Q::Unpack(record, unit, part, codes);
               constexpr int kLines = kUnitLines / Q::kBlocksPerUnit;
@@ -177,15 +193,20 @@ void QuantTile(const MatMulTile& tile) noexcept {
               for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
 #pragma GCC unroll 12
                 for (int t = 0; t < kTokens; ++t) {
-                  if (u == 0) acc[b][t] = V::Broadcast(seeds + (b * kTokens + t) * 4);
+                  if (u > 0) continue;
+                  acc[b][t][0] = V::Broadcast(seeds + (b * kTokens + t) * 4);
+#pragma GCC unroll 4
+                  for (int c = 1; c < kChains; ++c) acc[b][t][c] = V::SetDwords(0);
                 }
                 // Line by line: the sums of the tokens do not wait for each other.
 #pragma GCC unroll 8
                 for (int i = 0; i < kLines; ++i) {
+                  if (part == 0) FetchShare<V, L>(tile, record, unit, b * kLines + i);
 #pragma GCC unroll 12
                   for (int t = 0; t < kTokens; ++t) {
-                    acc[b][t] = V::template Dot<L.wide()>(acc[b][t], codes[b * kLines + i],
-                                                          V::Broadcast(q + (((b + u) * kLines + i) * kTokens + t) * 4));
+                    U& sum = acc[b][t][i % kChains];
+                    sum = V::template Dot<L.wide()>(sum, codes[b * kLines + i],
+                                                    V::Broadcast(q + (((b + u) * kLines + i) * kTokens + t) * 4));
                   }
                 }
               }
@@ -195,7 +216,10 @@ void QuantTile(const MatMulTile& tile) noexcept {
               const typename V::F scale = Q::Scale(record, headers[p][part], block + b, part);
 #pragma GCC unroll 12
               for (int t = 0; t < kTokens; ++t) {
-                sums.value[t][p][part] = V::Fma(V::ToF(acc[b][t]), scale, sums.value[t][p][part]);
+                U sum = acc[b][t][0];
+#pragma GCC unroll 4
+                for (int c = 1; c < kChains; ++c) sum = V::AddDwords(sum, acc[b][t][c]);
+                sums.value[t][p][part] = V::Fma(V::ToF(sum), scale, sums.value[t][p][part]);
               }
               if constexpr (L.minima) {
                 sums.AddMinima(p, part, Q::Minimum(record, headers[p][part], block + b, part),
@@ -353,8 +377,7 @@ constexpr FormatKernels MakeIntKernels() {
   kernels.widen_from = kTiles.widen_from;
   kernels.round_from = kTiles.round_from;
   // Measured: Zen 4's own prefetching follows quick reading, which fetching far ahead disturbs; slow reading (of
-  // several tokens, or codes that take work) gains from it, as Emerald Rapids does in all cases (Q4_0 from 65 to 88
-  // percent).
+  // several tokens, or codes that take work) gains from it.
   kernels.ahead = kFarAhead;
   if constexpr (L.rounds() && kTiles.round_from > 0) kernels.rounded = &kRoundedKernels<V, L, kTiles>;
   kernels.ahead_few = L.pairs || L.bits || L.super() || L.table != CodeTable::kNone ? kFarAhead : 512;

@@ -24,6 +24,8 @@ struct IntVec : Vec {
   static U ShiftRightBy(U a, int bits) { return vshlq_u32(a, vdupq_n_s32(-bits)); }
   static U SetBytes(int x) { return vreinterpretq_u32_u8(vdupq_n_u8(static_cast<uint8_t>(x))); }
   static U SetDwords(int x) { return vdupq_n_u32(static_cast<uint32_t>(x)); }
+  static U AddDwords(U a, U b) { return vaddq_u32(a, b); }
+  static U LoadOnce(const std::byte* p) { return LoadU(p); }
   static U Broadcast(const std::byte* p) { return vdupq_n_u32(*reinterpret_cast<const uint32_t*>(p)); }
   static U LoadTable(const uint8_t* p) { return vreinterpretq_u32_u8(vld1q_u8(p)); }
   static U LookUp(U table, U index) {

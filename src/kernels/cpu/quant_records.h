@@ -45,7 +45,7 @@ struct Quant {
       const U mask = V::SetBytes(15);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        const U v = V::LoadU(at + i * 64);
+        const U v = V::LoadOnce(at + i * 64);
         w[2 * i] = V::And(v, mask);
         w[2 * i + 1] = V::And(V::template ShiftRight<4>(v), mask);
       }

@@ -138,7 +138,7 @@ struct Vec {
     vst1_u8(static_cast<uint8_t*>(p), vreinterpret_u8_u16(vshrn_n_u32(RoundBf16(v), 16)));
   }
 
-  static void PrefetchL1(const std::byte* p) { __builtin_prefetch(p, 0, 3); }
+  [[gnu::always_inline]] static inline void PrefetchL1(const std::byte* p) { __builtin_prefetch(p, 0, 3); }
   [[gnu::always_inline]] static inline void PrefetchL2(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
 };
 
