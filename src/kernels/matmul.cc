@@ -1,5 +1,6 @@
 // MatMul: cuts the product into items for the threads and runs the kernel set's tiles over them.
 #include <algorithm>
+#include <atomic>
 
 #include "base/checked.h"
 #include "base/cpu.h"
@@ -174,6 +175,9 @@ void ChangeInputs(const PackedWeight& w, const float* x, float* out) {
   }
 }
 
+/// So few that one thread packs them before others would have woken up.
+bool PacksAlone(const Product& p) { return p.x.rows * p.x.cols <= kSerialBytes; }
+
 void PackActivations(const Product& p, ThreadPool& pool) {
   const auto pack = [&p](int64_t s) {
     const float* x = p.x.row(p.StripBegin(s));
@@ -186,7 +190,7 @@ void PackActivations(const Product& p, ThreadPool& pool) {
     }
     p.kernels->pack_x(x, stride, p.StripTokens(s), p.x.cols, p.PackedStrip(s));
   };
-  if (p.x.rows * p.x.cols <= kSerialBytes) {
+  if (PacksAlone(p)) {
     for (int64_t s = 0; s < p.strips; ++s) pack(s);
   } else {
     ForItems(pool, p.strips, [&](int64_t s, int) { pack(s); });
@@ -310,6 +314,18 @@ void RunPart(const Product& p, const Part& part, int worker) {
   } while (line < p.lines);
 }
 
+/// Waits until `done`, and fetches [begin, end) meanwhile, as much of it as the second-level cache surely takes.
+void WaitFetching(const std::atomic<bool>& done, const std::byte* begin, const std::byte* end) {
+  constexpr int64_t kMost = 256 << 10;
+  constexpr int64_t kAtOnce = 512;  // bytes fetched between two looks at `done`
+  end = std::min(end, begin + kMost);
+  for (; begin < end; begin += kAtOnce) {
+    if (done.load(std::memory_order_acquire)) return;
+    for (int64_t i = 0; i < kAtOnce; i += 64) __builtin_prefetch(begin + i, 0, 2);
+  }
+  done.wait(false, std::memory_order_acquire);
+}
+
 void RunItem(const Product& p, int64_t item, int worker) {
   const int64_t first_panel = item / p.blocks() * p.group;
   const int64_t first_strip = item % p.blocks() * p.block_strips;
@@ -319,20 +335,44 @@ void RunItem(const Product& p, int64_t item, int worker) {
           worker);
 }
 
-/// All of a product whose activations are packed. Streamed weights are read in runs as long as may be, since every
-/// break in the stream costs time.
+/// Streamed weights: read in runs as long as may be, since every break in the stream costs time. While the caller packs
+/// the activations, the other threads fetch the weights that they will begin with.
+void RunStreams(const Product& p, ThreadPool& pool) {
+  // Whole pairs of gate and up, and whole tiles where there are panels enough for all threads.
+  const bool tiles = p.panels >= p.tile_panels * kItemsPerThread * pool.size();
+  const int64_t unit = p.epilogue->gated || tiles ? 2 : 1;
+  std::atomic<bool> packed{false};
+  if (!PacksAlone(p)) {
+    PackActivations(p, pool);
+    packed = true;
+  }
+  ForRuns(
+      pool, CeilDiv(p.panels, unit),
+      [&](int worker, int64_t first) {
+        if (packed.load(std::memory_order_acquire)) return;
+        if (worker == 0) {
+          PackActivations(p, pool);
+          packed.store(true, std::memory_order_release);
+          packed.notify_all();
+          return;
+        }
+        const std::byte* const begin = p.w->data + first * unit * p.w->panel_bytes();
+        WaitFetching(packed, begin, p.w->data + p.panels * p.w->panel_bytes());
+      },
+      [&p, unit](int64_t begin, int64_t end, int worker) {
+        const int64_t end_panel = std::min(end * unit, p.panels);
+        for (int64_t panel = begin * unit; panel < end_panel; panel += p.group) {
+          RunPart(p, {panel, std::min(p.group, end_panel - panel), 0, 1}, worker);
+        }
+      });
+}
+
+/// All of a product, from its activations on.
 void RunProduct(const Product& p, ThreadPool& pool, bool serial) {
+  if (!serial && p.streams()) return RunStreams(p, pool);
+  PackActivations(p, pool);
   if (serial) {
     for (int64_t item = 0; item < p.items(); ++item) RunItem(p, item, 0);
-  } else if (p.streams()) {
-    // Whole pairs of gate and up, and whole tiles where there are panels enough for all threads.
-    const int64_t unit = p.epilogue->gated || p.panels >= kMaxTilePanels * kItemsPerThread * pool.size() ? 2 : 1;
-    ForRuns(pool, CeilDiv(p.panels, unit), [&p, unit](int64_t begin, int64_t end, int worker) {
-      const int64_t end_panel = std::min(end * unit, p.panels);
-      for (int64_t panel = begin * unit; panel < end_panel; panel += p.group) {
-        RunPart(p, {panel, std::min(p.group, end_panel - panel), 0, 1}, worker);
-      }
-    });
   } else {
     ForItems(pool, p.items(), [&p](int64_t item, int worker) { RunItem(p, item, worker); });
   }
@@ -356,7 +396,6 @@ Status MatMul(ExecContext& ctx, MatView<const float> x, const PackedWeight& w, c
     ctx.scratch->Rewind(mark);
     return allocated.WithContext("matmul");
   }
-  PackActivations(product, *ctx.pool);
   const int64_t flops = 2 * x.rows * w.rows * w.cols;
   RunProduct(product, *ctx.pool, w.bytes() <= kSerialBytes && flops <= kSerialFlops);
   ctx.scratch->Rewind(mark);

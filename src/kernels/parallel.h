@@ -14,12 +14,16 @@ namespace kvasir {
 /// neighbouring items (and the memory they read) stay with one core, and then takes over from slower workers.
 class WorkShares {
  public:
-  WorkShares(int64_t count, int workers) : shares_(std::clamp<int64_t>(std::min<int64_t>(count, workers), 1, kMax)) {
+  WorkShares(int64_t count, int workers)
+      : count_(count), shares_(std::clamp<int64_t>(std::min<int64_t>(count, workers), 1, kMax)) {
     for (int64_t s = 0; s < shares_; ++s) {
       share_[s].next.store(count * s / shares_, std::memory_order_relaxed);
       share_[s].end = count * (s + 1) / shares_;
     }
   }
+
+  /// The item that the worker's own share began with.
+  int64_t Begin(int worker) const { return count_ * (worker % shares_) / shares_; }
 
   /// The next item for `worker`, or -1 when there is none left. Thread-safe.
   int64_t Next(int worker) {
@@ -56,6 +60,7 @@ class WorkShares {
     std::atomic<int64_t> next{0};
     int64_t end = 0;
   };
+  int64_t count_;
   int64_t shares_;
   std::array<Share, kMax> share_;
 };
@@ -74,16 +79,19 @@ void ForItems(ThreadPool& pool, int64_t count, const Fn& fn) {
   });
 }
 
-/// Runs fn(begin, end, worker) for runs of items that make up [0, count), each in one run, on all threads.
-template <class Fn>
-void ForRuns(ThreadPool& pool, int64_t count, const Fn& fn) {
+/// Runs fn(begin, end, worker) for runs of items that make up [0, count), each in one run, on all threads. Before its
+/// first run each calls start(worker, the item that its own share begins with).
+template <class Start, class Fn>
+void ForRuns(ThreadPool& pool, int64_t count, const Start& start, const Fn& fn) {
   if (count <= 0) return;
   if (count == 1 || pool.size() == 1) {
+    start(0, int64_t{0});
     fn(int64_t{0}, count, 0);
     return;
   }
   WorkShares shares(count, pool.size());
   pool.RunShared([&](int worker) {
+    start(worker, shares.Begin(worker));
     for (auto run = shares.NextRun(worker); run.begin < run.end; run = shares.NextRun(worker)) {
       fn(run.begin, run.end, worker);
     }
