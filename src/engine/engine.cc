@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "engine/batch_loop.h"
 #include "engine/generation.h"
 #include "engine/generation_config.h"
 #include "engine/session_file.h"
@@ -275,6 +276,27 @@ Result<GenerationOutput> Engine::Generate(const GenerationRequest& request, cons
   output->timings.load_ms = impl_->load_ms;
   output->memory = Memory();
   return output;
+}
+
+Result<std::unique_ptr<BatchLoop>> Engine::Batch(const SchedulerOptions& options) {
+  if (impl_->options.cache.Recomputes() || !impl_->cache->SlotsArePositions()) {
+    return Unsupported("many requests at once need a cache that keeps every token: --cache dynamic, static or paged");
+  }
+  if (options.max_running > impl_->options.max_sequences) {
+    return InvalidArgument("{} sequences at once; the cache is made for {}", options.max_running,
+                           impl_->options.max_sequences);
+  }
+  DropKept();
+  SchedulerOptions bounded = options;
+  // One pass for each step.
+  bounded.step_tokens = std::min(options.step_tokens, impl_->options.prefill_chunk);
+  return std::make_unique<BatchLoop>(
+      BatchContext{
+          .runner = *impl_->runner,
+          .cache = *impl_->cache,
+          .samples = {.context = impl_->plan.context, .tokenizer = impl_->tokenizer.get(), .eos = impl_->defaults.eos},
+          .check = [impl = impl_.get()](const GenerationRequest& r) { return impl->CheckRequest(r); }},
+      bounded);
 }
 
 void Engine::DropKept() {

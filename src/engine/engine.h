@@ -144,6 +144,9 @@ struct GenerationOutput {
 /// false cancels the request. `token` is the newest id. Beam search calls it once per hypothesis, at the end.
 using TextCallback = std::function<bool(int32_t index, std::string_view text, TokenId token)>;
 
+class BatchLoop;
+struct SchedulerOptions;
+
 /// Not thread-safe: one call at a time.
 class Engine {
  public:
@@ -169,6 +172,10 @@ class Engine {
   /// Checks the request, then generates. Errors: empty prompt, ids out of range, prompt longer than the context,
   /// sampling parameters out of range, NaN logits, no memory.
   Result<GenerationOutput> Generate(const GenerationRequest& request, const TextCallback& on_text = {});
+
+  /// A loop that runs many requests at once (engine/batch_loop.h). While it lives, no other call may use the cache. The
+  /// engine outlives it. Unsupported for caches that forget tokens or keep nothing.
+  Result<std::unique_ptr<BatchLoop>> Batch(const SchedulerOptions& options);
 
   /// Logits after the tokens from index `first_row` on (0: all of them): consume(row, logits) is called with
   /// consecutive rows, at most 64 at a time, [rows, vocab] fp32. The head is not run for earlier rows.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 
+#include "engine/running_sample.h"
 #include "model/rope.h"
 
 namespace kvasir {
@@ -47,70 +48,13 @@ class SequenceSet {
   std::vector<SeqId> sequences_;
 };
 
-/// One sample on its way.
+/// One sample and its sequence.
 struct Running {
   SeqId seq;
-  Sampler sampler;
-  std::vector<TokenId> tokens;  // prompt and generated
-  std::optional<StreamDecoder> decoder;
-  StopStrings stop;
-  GeneratedSample result;
-
-  bool finished() const { return result.finish != FinishReason::kNone; }
+  RunningSample sample;
 };
 
 bool IsEos(std::span<const TokenId> eos, TokenId id) { return std::find(eos.begin(), eos.end(), id) != eos.end(); }
-
-/// Adds decoded text to the sample, watching for stop strings, and shows it. False: the caller cancelled.
-bool ShowText(Running& sample, int32_t index, std::string_view text, TokenId token, const TextCallback& on_text) {
-  StopStrings::Output output = sample.stop.Push(text);
-  if (output.stopped) sample.result.finish = FinishReason::kStopString;
-  sample.result.text += output.text;
-  if (!on_text) return true;
-  return on_text(index, output.text, token);
-}
-
-/// Takes the chosen token into the sample and decides whether it goes on.
-Status TakeToken(const GenerationContext& context, const GenerationRequest& request, const SampledToken& token,
-                 int32_t index, const TextCallback& on_text, Running& sample) {
-  sample.sampler.Accept(token.id);
-  sample.tokens.push_back(token.id);
-  sample.result.token_ids.push_back(token.id);
-  sample.result.logprobs.push_back(token.logprob);
-  bool go_on = true;
-  if (sample.decoder) {
-    ASSIGN_OR_RETURN(const std::string text, sample.decoder->Push(token.id));
-    go_on = ShowText(sample, index, text, token.id, on_text);
-  } else if (on_text) {
-    go_on = on_text(index, {}, token.id);
-  }
-  if (sample.finished()) return OkStatus();
-  if (!request.sampling.ignore_eos && IsEos(context.eos, token.id)) {
-    sample.result.finish = FinishReason::kEos;
-  } else if (static_cast<int64_t>(sample.result.token_ids.size()) >= request.max_new_tokens ||
-             static_cast<int64_t>(sample.tokens.size()) >= context.context) {
-    sample.result.finish = FinishReason::kLength;
-  }
-  if (!go_on) sample.result.finish = FinishReason::kCancelled;
-  return OkStatus();
-}
-
-/// Text held back for a stop string or an incomplete character is shown when the sample ends otherwise.
-void FlushText(Running& sample, int32_t index, const TextCallback& on_text) {
-  if (!sample.decoder || sample.result.finish == FinishReason::kStopString) return;
-  StopStrings::Output output = sample.stop.Push(sample.decoder->Flush());
-  if (output.stopped) sample.result.finish = FinishReason::kStopString;
-  std::string rest = std::move(output.text);
-  if (!output.stopped) rest += sample.stop.Flush();
-  sample.result.text += rest;
-  if (on_text && !rest.empty()) on_text(index, rest, sample.tokens.back());
-}
-
-void CancelAll(std::vector<Running>& samples) {
-  for (Running& sample : samples) {
-    if (!sample.finished()) sample.result.finish = FinishReason::kCancelled;
-  }
-}
 
 int64_t PlannedLength(const GenerationContext& context, const GenerationRequest& request) {
   const int64_t length = static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens;
@@ -244,45 +188,33 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
   }
   MatView<float> logits = *prompt_logits;
 
+  const SampleContext shared{.context = context.context, .tokenizer = context.tokenizer, .eos = context.eos};
   std::vector<Running> samples;
   for (int32_t i = 0; i < request.n; ++i) {
     SeqId seq = admitted.seq;
     if (i > 0) {
       ASSIGN_OR_RETURN(seq, sequences.Fork(admitted.seq));
     }
-    samples.push_back({.seq = seq,
-                       .sampler = Sampler(request.sampling, request.prompt, context.eos, static_cast<uint64_t>(i)),
-                       .tokens = request.prompt,
-                       .decoder = std::nullopt,
-                       .stop = StopStrings(request.stop)});
-    if (context.tokenizer) {
-      samples.back().decoder.emplace(*context.tokenizer, DecodeOptions{.skip_special = request.skip_special});
-    }
+    samples.push_back({seq, RunningSample(shared, request, i)});
   }
 
   const Clock::time_point decode_start = Clock::now();
-  std::vector<float> row(static_cast<size_t>(logits.cols));
   std::vector<size_t> active(samples.size());
   for (size_t i = 0; i < active.size(); ++i) active[i] = i;
   bool first = true;
   while (true) {
     // Postprocess: every active sample chooses from its row (all share the prompt's row at first).
     for (size_t a = 0; a < active.size(); ++a) {
-      Running& sample = samples[active[a]];
-      const float* source = logits.row(first ? 0 : static_cast<int64_t>(a));
-      std::copy_n(source, row.size(), row.data());
-      ASSIGN_OR_RETURN(const SampledToken token, sample.sampler.Sample(row));
-      const int32_t index = static_cast<int32_t>(active[a]);
-      RETURN_IF_ERROR(TakeToken(context, request, token, index, on_text, sample));
-      if (sample.finished()) FlushText(sample, index, on_text);
+      const float* const row = logits.row(first ? 0 : static_cast<int64_t>(a));
+      RETURN_IF_ERROR(samples[active[a]].sample.Choose({row, static_cast<size_t>(logits.cols)}, on_text));
     }
-    const bool cancelled = std::any_of(active.begin(), active.end(),
-                                       [&](size_t i) { return samples[i].result.finish == FinishReason::kCancelled; });
-    if (cancelled) CancelAll(samples);
+    if (std::ranges::any_of(active, [&](size_t i) { return samples[i].sample.cancelled(); })) {
+      for (Running& running : samples) running.sample.Cancel({});  // who cancelled wants to hear no more
+    }
     std::erase_if(active, [&](size_t i) {
-      if (!samples[i].finished()) return false;
+      if (!samples[i].sample.finished()) return false;
       if (!request.keep) {
-        Publish(context, request, samples[i].seq, samples[i].tokens);
+        Publish(context, request, samples[i].seq, samples[i].sample.tokens());
         sequences.Release(samples[i].seq);
       }
       return true;
@@ -294,15 +226,14 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
     std::vector<const std::vector<TokenId>*> tokens;
     for (size_t i : active) {
       seqs.push_back(samples[i].seq);
-      tokens.push_back(&samples[i].tokens);
+      tokens.push_back(&samples[i].sample.tokens());
     }
     auto next = RunNewest(context, request, seqs, tokens);
     if (!next.ok() && WasInterrupted(next.status())) {
       for (size_t i : active) {
-        FlushText(samples[i], static_cast<int32_t>(i), on_text);
-        Publish(context, request, samples[i].seq, samples[i].tokens);
+        samples[i].sample.Cancel(on_text);
+        Publish(context, request, samples[i].seq, samples[i].sample.tokens());
       }
-      CancelAll(samples);
       break;
     }
     if (!next.ok()) return next.status();
@@ -311,8 +242,8 @@ Result<GenerationOutput> GenerateSamples(const GenerationContext& context, const
     first = false;
   }
   output.timings.decode_ms = MillisecondsSince(decode_start);
-  if (request.keep) Keep(context, request, samples[0].seq, samples[0].tokens, sequences);
-  for (Running& sample : samples) output.samples.push_back(std::move(sample.result));
+  if (request.keep) Keep(context, request, samples[0].seq, samples[0].sample.tokens(), sequences);
+  for (Running& running : samples) output.samples.push_back(running.sample.TakeResult());
   return output;
 }
 

@@ -72,8 +72,9 @@ Result<MatView<float>> StepRunner::ForwardChunk(std::vector<ForwardSequence> seq
 Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs, const std::function<bool()>& interrupted) {
   const int64_t vocab = model_.spec().vocab_size;
   logits_arena_.Reset();
-  ASSIGN_OR_RETURN(float* data, logits_arena_.Allocate<float>(static_cast<int64_t>(inputs.size()) * vocab));
-  const MatView<float> logits(data, static_cast<int64_t>(inputs.size()), vocab);
+  const int64_t wanted = std::ranges::count_if(inputs, &StepInput::logits);
+  ASSIGN_OR_RETURN(float* data, logits_arena_.Allocate<float>(wanted * vocab));
+  const MatView<float> logits(data, wanted, vocab);
 
   // Chunks are filled input after input; an input's last token asks for logits.
   std::vector<ForwardSequence> sequences;
@@ -111,7 +112,7 @@ Result<MatView<float>> StepRunner::Run(std::span<const StepInput> inputs, const 
       tokens.insert(tokens.end(), input.tokens.begin() + static_cast<ptrdiff_t>(at),
                     input.tokens.begin() + static_cast<ptrdiff_t>(at + count));
       at += count;
-      if (at == input.tokens.size()) output_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
+      if (at == input.tokens.size() && input.logits) output_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
       const bool full = tokens.size() == static_cast<size_t>(prefill_chunk_);
       // A sequence comes once in a chunk.
       if (full || at < input.tokens.size()) RETURN_IF_ERROR(flush());

@@ -20,6 +20,7 @@ struct StepInput {
   SeqId seq = 0;
   std::span<const TokenId> tokens;
   int64_t planned_length = 0;  // see ForwardSequence
+  bool logits = true;          // after its last token
 };
 
 /// Owns scratch memory and the logits of the last step. Not thread-safe.
@@ -33,10 +34,10 @@ class StepRunner {
   /// All references outlive the runner. `prefill_chunk` bounds the tokens of one forward pass.
   StepRunner(const Model& model, KvCache& cache, ExecContext& ctx, int64_t prefill_chunk, AttentionMode attention);
 
-  /// Runs and commits the inputs. Returns logits after each input's last token: [inputs, vocab] fp32, valid until the
-  /// next call. A cache that is full is ResourceExhausted; nothing is lost then but the inputs of this call.
-  /// `interrupted` is asked before every chunk; when it says true, Run returns Cancelled, and chunks that ran before
-  /// are committed.
+  /// Runs and commits the inputs. Returns logits after the last token of each input that wants them: [such inputs,
+  /// vocab] fp32, valid until the next call. A cache that is full is ResourceExhausted; nothing is lost then but the
+  /// inputs of this call. `interrupted` is asked before every chunk; when it says true, Run returns Cancelled, and
+  /// chunks that ran before are committed.
   Result<MatView<float>> Run(std::span<const StepInput> inputs, const std::function<bool()>& interrupted = {});
 
   /// Runs one input chunk by chunk and hands out the hidden states after its tokens from `first_row` on, ascending:

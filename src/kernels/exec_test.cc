@@ -130,13 +130,20 @@ TEST(ParallelTest, RunsMakeUpAllItems) {
       std::mutex mutex;
       std::vector<int> seen(static_cast<size_t>(count));
       int64_t runs = 0;
-      ForRuns(pool, count, [&](int64_t begin, int64_t end, int worker) {
+      std::set<int64_t> starts;
+      const auto start = [&](int64_t first) {
+        const std::lock_guard lock(mutex);
+        EXPECT_TRUE(starts.insert(first).second || count < threads);
+        EXPECT_LT(first, count);
+      };
+      ForRuns(pool, count, start, [&](int64_t begin, int64_t end, int worker) {
         const std::lock_guard lock(mutex);
         EXPECT_TRUE(worker >= 0 && worker < threads);
         EXPECT_LT(begin, end);
         for (int64_t item = begin; item < end; ++item) ++seen[static_cast<size_t>(item)];
         ++runs;
       });
+      EXPECT_EQ(starts.empty(), count == 0);
       EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; })) << threads << " " << count;
       EXPECT_LE(runs, 12 * threads) << count;  // each share of at most 1000 is halved ten times
     }

@@ -335,22 +335,23 @@ void RunItem(const Product& p, int64_t item, int worker) {
           worker);
 }
 
-/// Streamed weights: read in runs as long as may be, since every break in the stream costs time. While the caller packs
-/// the activations, the other threads fetch the weights that they will begin with.
+/// Streamed weights: read in runs as long as may be, since every break in the stream costs time. While one thread packs
+/// the activations, the others fetch the weights that they will begin with.
 void RunStreams(const Product& p, ThreadPool& pool) {
   // Whole pairs of gate and up, and whole tiles where there are panels enough for all threads.
   const bool tiles = p.panels >= p.tile_panels * kItemsPerThread * pool.size();
   const int64_t unit = p.epilogue->gated || tiles ? 2 : 1;
   std::atomic<bool> packed{false};
+  std::atomic<bool> taken{false};  // by the thread that packs: the first to come, most often the caller
   if (!PacksAlone(p)) {
     PackActivations(p, pool);
-    packed = true;
+    taken = packed = true;
   }
   ForRuns(
       pool, CeilDiv(p.panels, unit),
-      [&](int worker, int64_t first) {
+      [&](int64_t first) {
         if (packed.load(std::memory_order_acquire)) return;
-        if (worker == 0) {
+        if (!taken.exchange(true, std::memory_order_relaxed)) {
           PackActivations(p, pool);
           packed.store(true, std::memory_order_release);
           packed.notify_all();

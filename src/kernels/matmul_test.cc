@@ -199,6 +199,26 @@ void CheckEpilogue(const KernelSet* set, WeightFormat format, const EpilogueCase
   }
 }
 
+/// A thread of the pool that multiplies does it by itself, whichever it is.
+TEST_P(MatMulTest, InsideTheWorkOfAThread) {
+  constexpr int64_t kSize = 300;
+  Random random(7);
+  const std::vector<float> x = random.Normals(kSize);
+  const Packed packed(random.Normals(kSize * kSize), kSize, kSize, WeightFormat::kF32);
+  const MatView<const float> in(x.data(), 1, kSize);
+  TestContext test(GetParam(), 3);
+  std::vector<float> expected(kSize);
+  ASSERT_TRUE(MatMul(test.ctx, in, packed.weight, {}, MatView<float>(expected.data(), 1, kSize)).ok());
+  for (const int chosen : {0, 1, 2}) {
+    std::vector<float> y(kSize);
+    test.ctx.pool->Run([&](int worker) {
+      if (worker != chosen) return;
+      EXPECT_TRUE(MatMul(test.ctx, in, packed.weight, {}, MatView<float>(y.data(), 1, kSize)).ok());
+    });
+    EXPECT_EQ(y, expected) << chosen;
+  }
+}
+
 TEST_P(MatMulTest, Epilogues) {
   const Activation activations[] = {Activation::kNone,       Activation::kRelu,      Activation::kGelu,
                                     Activation::kGeluTanh,   Activation::kGeluQuick, Activation::kSilu,

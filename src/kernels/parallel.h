@@ -80,18 +80,18 @@ void ForItems(ThreadPool& pool, int64_t count, const Fn& fn) {
 }
 
 /// Runs fn(begin, end, worker) for runs of items that make up [0, count), each in one run, on all threads. Before its
-/// first run each calls start(worker, the item that its own share begins with).
+/// first run each calls start(the item that its own share begins with).
 template <class Start, class Fn>
 void ForRuns(ThreadPool& pool, int64_t count, const Start& start, const Fn& fn) {
   if (count <= 0) return;
   if (count == 1 || pool.size() == 1) {
-    start(0, int64_t{0});
+    start(int64_t{0});
     fn(int64_t{0}, count, 0);
     return;
   }
   WorkShares shares(count, pool.size());
   pool.RunShared([&](int worker) {
-    start(worker, shares.Begin(worker));
+    start(shares.Begin(worker));
     for (auto run = shares.NextRun(worker); run.begin < run.end; run = shares.NextRun(worker)) {
       fn(run.begin, run.end, worker);
     }

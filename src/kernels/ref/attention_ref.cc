@@ -1,8 +1,10 @@
 // The attention kernels in plain code: one row at a time, one chunk at a time. The same steps as cpu/attention_impl.h,
 // rounded where the cache's type rounds, and short enough to be checked by reading.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "kernels/attention_kernels.h"
 #include "kernels/kernel_set.h"
@@ -42,18 +44,56 @@ int32_t ToInt16(float x) {
   return x < 32767.0f ? static_cast<int32_t>(std::nearbyint(x)) : 32767;
 }
 
+/// The slots of one head that a chunk has, taken out of their tiles once for all rows of a task.
+class Slots {
+ public:
+  Slots(const KvView& kv, int64_t head, int64_t chunk)
+      : begin(std::max(chunk * kChunkSlots, kv.first_valid)),
+        end(std::max(begin, std::min((chunk + 1) * kChunkSlots, kv.length))),
+        head_dim_(kv.head_dim) {
+    for (int64_t slot = begin; slot < end; ++slot) {
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        if (HasCodes(kv.type)) {
+          key_codes_.push_back(KeyCodeAt(kv, head, slot, i));
+          value_codes_.push_back(ValueCodeAt(kv, head, slot, i));
+        } else {
+          keys_.push_back(KeyAt(kv, head, slot, i));
+          values_.push_back(ValueAt(kv, head, slot, i));
+        }
+      }
+    }
+  }
+  // Each [head_dim]; codes only where the cache has them.
+  const float* Key(int64_t slot) const { return keys_.data() + At(slot); }
+  const float* Value(int64_t slot) const { return values_.data() + At(slot); }
+  const CodeElement* KeyCodes(int64_t slot) const { return key_codes_.data() + At(slot); }
+  const CodeElement* ValueCodes(int64_t slot) const { return value_codes_.data() + At(slot); }
+
+  const int64_t begin;
+  const int64_t end;
+
+ private:
+  int64_t At(int64_t slot) const { return (slot - begin) * head_dim_; }
+  int64_t head_dim_;
+  std::vector<float> keys_, values_;
+  std::vector<CodeElement> key_codes_, value_codes_;
+};
+
+/// Which slots of a chunk a row sees.
+using Seen = std::array<bool, kChunkSlots>;
+
 /// q · k of a slot of codes: exact sums of integers per group, then scales.
-float CodeDot(const IntegerQuery& q, const KvView& kv, int64_t head, int64_t slot) {
+float CodeDot(const IntegerQuery& q, const KvView& kv, const CodeElement* keys) {
   const int64_t width = kv.type == KvType::kI4 ? kKvGroup : int64_t{kv.head_dim};
   float score = 0.0f;
   for (int64_t at = 0; at < kv.head_dim; at += width) {
     int32_t products = 0;
     int32_t queries = 0;
     for (int64_t i = at; i < std::min<int64_t>(at + width, kv.head_dim); ++i) {
-      products += q.values[i] * KeyCodeAt(kv, head, slot, i).code;
+      products += q.values[i] * keys[i].code;
       queries += q.values[i];
     }
-    const CodeElement key = KeyCodeAt(kv, head, slot, at);
+    const CodeElement& key = keys[at];
     if (kv.type == KvType::kI8) return static_cast<float>(products) * q.scale * key.scale;
     score = std::fma(static_cast<float>(products), key.scale, score);
     score = std::fma(key.minimum, static_cast<float>(queries), score);
@@ -62,15 +102,14 @@ float CodeDot(const IntegerQuery& q, const KvView& kv, int64_t head, int64_t slo
 }
 
 /// acc[at … at + width) += Σ p · v over the slots of a run that the row sees, whose values are codes.
-void AddCodes(const AttentionArgs& args, int64_t head, int64_t token, int64_t begin, int64_t end, const float* p,
-              int64_t at, int64_t width, float* acc) {
-  const KvView& kv = args.kv;
+void AddCodes(const Slots& slots, const Seen& seen, int64_t begin, int64_t end, const float* p, int64_t at,
+              int64_t width, float* acc) {
   float greatest = 0.0f;
   float scale = 0.0f;
   bool poisoned = false;
   for (int64_t slot = begin; slot < end; ++slot) {
-    if (!Sees(args, token, slot)) continue;
-    const CodeElement value = ValueCodeAt(kv, head, slot, at);
+    if (!seen[static_cast<size_t>(slot - slots.begin)]) continue;
+    const CodeElement& value = slots.ValueCodes(slot)[at];
     greatest = std::max(greatest, p[slot - begin]);
     if (!std::isnan(value.scale)) scale = std::max(scale, value.scale);
     if (std::isnan(value.scale) && p[slot - begin] != 0.0f) poisoned = true;
@@ -82,35 +121,34 @@ void AddCodes(const AttentionArgs& args, int64_t head, int64_t token, int64_t be
   int32_t sums[kMaxHeadDim] = {};
   float rest = 0.0f;
   for (int64_t slot = begin; slot < end; ++slot) {
-    if (!Sees(args, token, slot) || std::isnan(ValueCodeAt(kv, head, slot, at).scale)) continue;
-    const CodeElement first = ValueCodeAt(kv, head, slot, at);
+    const CodeElement* const codes = slots.ValueCodes(slot) + at;
+    if (!seen[static_cast<size_t>(slot - slots.begin)] || std::isnan(codes->scale)) continue;
     const float weight = p[slot - begin] * inverse;
-    const int32_t integer = ToInt16(weight * (first.scale * to_integer));
-    rest = std::fma(weight, first.minimum, rest);
-    for (int64_t i = 0; i < width; ++i) sums[i] += integer * ValueCodeAt(kv, head, slot, at + i).code;
+    const int32_t integer = ToInt16(weight * (codes->scale * to_integer));
+    rest = std::fma(weight, codes->minimum, rest);
+    for (int64_t i = 0; i < width; ++i) sums[i] += integer * codes[i].code;
   }
   for (int64_t i = 0; i < width; ++i) {
     acc[at + i] = std::fma(static_cast<float>(sums[i]), factor, acc[at + i]) + rest * greatest;
   }
 }
 
-/// Σ weights · V of a chunk's slots [begin, end) of codes, in runs of 128 slots that have an integer scale each.
-void SumCodes(const AttentionArgs& args, int64_t head, int64_t token, int64_t begin, int64_t end, const float* weights,
-              float* acc) {
+/// Σ weights · V of a chunk's slots of codes, in runs of 128 slots that have an integer scale each.
+void SumCodes(const KvView& kv, const Slots& slots, const Seen& seen, const float* weights, float* acc) {
   constexpr int64_t kRun = 128;
-  const int64_t width = args.kv.type == KvType::kI4 ? kKvGroup : int64_t{args.kv.head_dim};
-  for (int64_t first = begin; first < end;) {
-    const int64_t next = std::min((first / kRun + 1) * kRun, end);
-    for (int64_t at = 0; at < args.kv.head_dim; at += width) {
-      const int64_t n = std::min<int64_t>(width, args.kv.head_dim - at);
-      AddCodes(args, head, token, first, next, weights + (first - begin), at, n, acc);
+  const int64_t width = kv.type == KvType::kI4 ? kKvGroup : int64_t{kv.head_dim};
+  for (int64_t first = slots.begin; first < slots.end;) {
+    const int64_t next = std::min((first / kRun + 1) * kRun, slots.end);
+    for (int64_t at = 0; at < kv.head_dim; at += width) {
+      const int64_t n = std::min<int64_t>(width, kv.head_dim - at);
+      AddCodes(slots, seen, first, next, weights + (first - slots.begin), at, n, acc);
     }
     first = next;
   }
 }
 
 /// One row through one chunk: weights (of the chunk's slots) is scratch.
-void AttendRow(const AttentionTask& task, int64_t row, int64_t chunk, float* weights, float* acc, float* max,
+void AttendRow(const AttentionTask& task, int64_t row, const Slots& slots, float* weights, float* acc, float* max,
                float* sum) {
   const AttentionArgs& args = *task.args;
   const KvView& kv = args.kv;
@@ -118,37 +156,39 @@ void AttendRow(const AttentionTask& task, int64_t row, int64_t chunk, float* wei
   const int64_t token = row / group;
   const int64_t query_head = task.head * group + row % group;
   const float* q = args.q.row(token) + query_head * kv.head_dim;
-  const int64_t begin = std::max(chunk * kChunkSlots, kv.first_valid);
-  const int64_t end = std::min((chunk + 1) * kChunkSlots, kv.length);
 
   const bool codes = HasCodes(kv.type);
   const IntegerQuery integers = codes ? RoundQuery(q, kv.head_dim) : IntegerQuery{};
+  Seen seen;
+  for (int64_t slot = slots.begin; slot < slots.end; ++slot) {
+    seen[static_cast<size_t>(slot - slots.begin)] = Sees(args, token, slot);
+  }
 
   *max = -std::numeric_limits<float>::infinity();
-  for (int64_t slot = begin; slot < end; ++slot) {
-    if (!Sees(args, token, slot)) continue;
-    float dot = codes ? CodeDot(integers, kv, task.head, slot) : 0.0f;
+  for (int64_t slot = slots.begin; slot < slots.end; ++slot) {
+    if (!seen[static_cast<size_t>(slot - slots.begin)]) continue;
+    float dot = codes ? CodeDot(integers, kv, slots.KeyCodes(slot)) : 0.0f;
     for (int64_t i = 0; i < kv.head_dim && !codes; ++i) {
       const float x = kv.type == KvType::kBF16 ? ToFloat(ToBFloat16(q[i])) : q[i];
-      dot = std::fma(x, KeyAt(kv, task.head, slot, i), dot);
+      dot = std::fma(x, slots.Key(slot)[i], dot);
     }
     const float logit = Logit(args, query_head, token, slot, dot);
-    weights[slot - begin] = logit;
+    weights[slot - slots.begin] = logit;
     if (!(logit <= *max)) *max = logit;  // a NaN stays and reaches the sum
   }
   *sum = 0.0f;
   std::fill(acc, acc + kv.head_dim, 0.0f);
   if (*max == -std::numeric_limits<float>::infinity()) *max = 0.0f;
-  for (int64_t slot = begin; slot < end; ++slot) {
-    if (!Sees(args, token, slot)) continue;
-    const float p = std::exp(weights[slot - begin] - *max);
+  for (int64_t slot = slots.begin; slot < slots.end; ++slot) {
+    if (!seen[static_cast<size_t>(slot - slots.begin)]) continue;
+    const float p = std::exp(weights[slot - slots.begin] - *max);
     *sum += p;
-    weights[slot - begin] = p;
+    weights[slot - slots.begin] = p;
     if (codes) continue;
     const float rounded = kv.type == KvType::kBF16 ? ToFloat(ToBFloat16(p)) : p;
-    for (int64_t i = 0; i < kv.head_dim; ++i) acc[i] = std::fma(rounded, ValueAt(kv, task.head, slot, i), acc[i]);
+    for (int64_t i = 0; i < kv.head_dim; ++i) acc[i] = std::fma(rounded, slots.Value(slot)[i], acc[i]);
   }
-  if (codes) SumCodes(args, task.head, token, begin, end, weights, acc);
+  if (codes) SumCodes(kv, slots, seen, weights, acc);
 }
 
 void MergeRow(float max, float sum, const float* acc, int64_t width, float* into_max, float* into_sum,
@@ -175,10 +215,11 @@ void Attend(const AttentionTask& task, int64_t chunk_begin, int64_t chunk_end, f
   const int64_t head_dim = task.args->kv.head_dim;
   for (int64_t chunk = chunk_begin; chunk < chunk_end; ++chunk) {
     const int64_t skip = (chunk - chunk_begin) * state_step;
+    const Slots slots(task.args->kv, task.head, chunk);
     for (int32_t r = 0; r < task.rows; ++r) {
       float max;
       float sum;
-      AttendRow(task, task.row_begin + r, chunk, weights, acc, &max, &sum);
+      AttendRow(task, task.row_begin + r, slots, weights, acc, &max, &sum);
       MergeRow(max, sum, acc, head_dim, state.max + skip + r, state.sum + skip + r,
                state.acc + skip + r * state.stride);
     }

@@ -1,0 +1,197 @@
+// Many requests at once: everyone gets the answer of a request by itself.
+#include "engine/batch_loop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "engine/testing.h"
+
+namespace kvasir {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::Ids;
+using testing::LoadOrDie;
+using testing::Request;
+
+EngineOptions Options(CacheMode mode, int64_t pool_tokens = 0) {
+  EngineOptions options;
+  options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+  options.cache.mode = mode;
+  options.pool_tokens = pool_tokens;
+  options.threads = 2;
+  options.context = 200;
+  options.max_sequences = 6;
+  return options;
+}
+
+std::vector<TokenId> Prompt(int32_t count, int32_t first) {
+  std::vector<TokenId> tokens(static_cast<size_t>(count));
+  for (int32_t i = 0; i < count; ++i) tokens[static_cast<size_t>(i)] = (i * 37 + first) % 4000;
+  return tokens;
+}
+
+std::vector<GenerationRequest> SomeRequests() {
+  std::vector<GenerationRequest> requests;
+  for (int32_t i = 0; i < 10; ++i) requests.push_back(Request(Prompt(3 + i * 13 % 90, i % 3), 5 + i * 7 % 30));
+  requests[4].sampling.temperature = 0.9f;
+  requests[4].sampling.seed = 11;
+  requests[7].sampling = requests[4].sampling;
+  requests[7].n = 3;
+  return requests;
+}
+
+struct Answers {
+  std::vector<Result<BatchOutput>> outputs;
+  int ended = 0;
+
+  explicit Answers(size_t count) {
+    for (size_t i = 0; i < count; ++i) outputs.emplace_back(Internal("no answer"));
+  }
+  std::function<void(Result<BatchOutput>)> At(size_t i) {
+    return [this, i](Result<BatchOutput> output) {
+      outputs[i] = std::move(output);
+      ++ended;
+    };
+  }
+};
+
+void RunAll(BatchLoop& loop) {
+  for (int steps = 0; steps < 10'000; ++steps) {
+    const auto more = loop.Step();
+    ASSERT_TRUE(more.ok()) << more.status().message();
+    if (!*more) return;
+  }
+  FAIL() << "no end";
+}
+
+TEST(BatchLoopTest, AnswersAreThoseOfRequestsByThemselves) {
+  const std::vector<GenerationRequest> requests = SomeRequests();
+  const auto alone = LoadOrDie(Options(CacheMode::kDynamic));
+  std::vector<std::vector<GeneratedSample>> expected;
+  for (const GenerationRequest& request : requests) {
+    auto output = alone->Generate(request);
+    ASSERT_TRUE(output.ok()) << output.status().message();
+    expected.push_back(output->samples);
+  }
+  struct Case {
+    CacheMode mode;
+    int64_t pool;
+    SchedulerOptions scheduler;
+    bool preempts;
+  };
+  const Case cases[] = {{CacheMode::kDynamic, 0, {.max_running = 6}, false},
+                        {CacheMode::kStatic, 0, {.max_running = 3, .step_tokens = 9}, false},
+                        {CacheMode::kPaged, 0, {.max_running = 6, .step_tokens = 40}, false},
+                        {CacheMode::kPaged, 256, {.max_running = 6, .step_tokens = 40}, true},
+                        {CacheMode::kPaged, 256, {.max_running = 6, .chunk_prompts = false}, true},
+                        {CacheMode::kPaged, 0, {.batching = Batching::kStatic, .max_running = 4}, false}};
+  for (const Case& test : cases) {
+    const auto engine = LoadOrDie(Options(test.mode, test.pool));
+    auto loop = engine->Batch(test.scheduler);
+    ASSERT_TRUE(loop.ok()) << loop.status().message();
+    Answers answers(requests.size());
+    std::vector<std::string> shown(requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const auto id = (*loop)->Submit({.generation = requests[i],
+                                       .priority = static_cast<int32_t>(i % 2),
+                                       .on_text =
+                                           [&shown, i](int32_t index, std::string_view text, TokenId) {
+                                             if (index == 0) shown[i] += text;
+                                             return true;
+                                           },
+                                       .on_done = answers.At(i)});
+      ASSERT_TRUE(id.ok()) << id.status().message();
+      if (i % 3 != 2) continue;  // they come while others run
+      EXPECT_TRUE((*loop)->Step().ok());
+    }
+    RunAll(**loop);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_TRUE(answers.outputs[i].ok()) << answers.outputs[i].status().message();
+      const std::vector<GeneratedSample>& samples = answers.outputs[i]->samples;
+      ASSERT_EQ(samples.size(), expected[i].size());
+      for (size_t s = 0; s < samples.size(); ++s) {
+        EXPECT_EQ(samples[s].token_ids, expected[i][s].token_ids) << "request " << i << ", sample " << s;
+        EXPECT_EQ(samples[s].logprobs, expected[i][s].logprobs);
+        EXPECT_EQ(samples[s].text, expected[i][s].text);
+        EXPECT_EQ(samples[s].finish, expected[i][s].finish);
+      }
+      EXPECT_EQ(shown[i], samples[0].text);
+      EXPECT_GT(answers.outputs[i]->first_token_ms, 0);
+    }
+    EXPECT_EQ(answers.ended, static_cast<int>(requests.size()));
+    EXPECT_EQ((*loop)->counts().preempted > 0, test.preempts);
+    EXPECT_EQ(engine->CacheBlocks().used, 0);
+  }
+}
+
+TEST(BatchLoopTest, WhoHangsUpFreesBlocksAndHarmsNobody) {
+  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  const auto request = Request(Prompt(40, 3), 30);
+  const auto expected = Ids(*engine, request);
+  auto loop = engine->Batch({.max_running = 4, .step_tokens = 16});
+  ASSERT_TRUE(loop.ok()) << loop.status().message();
+  Answers answers(4);
+  const auto kept = (*loop)->Submit({.generation = request, .on_done = answers.At(0)});
+  auto several = Request(Prompt(40, 5), 30);
+  several.n = 2;
+  const auto cancelled = (*loop)->Submit({.generation = several, .on_done = answers.At(1)});
+  int heard = 0;
+  (void)(*loop)->Submit({.generation = several,
+                         .on_text = [&heard](int32_t, std::string_view, TokenId) { return ++heard < 3; },
+                         .on_done = answers.At(2)});
+  const auto unborn = (*loop)->Submit({.generation = request, .on_done = answers.At(3)});
+  ASSERT_TRUE(kept.ok() && cancelled.ok() && unborn.ok());
+  (*loop)->Cancel(*unborn);
+  EXPECT_EQ(answers.ended, 1);
+  for (int i = 0; i < 8; ++i) EXPECT_TRUE((*loop)->Step().ok());
+  const int64_t used = engine->CacheBlocks().used;
+  (*loop)->Cancel(*cancelled);
+  (*loop)->Cancel(*cancelled);
+  EXPECT_LT(engine->CacheBlocks().used, used);
+  RunAll(**loop);
+  EXPECT_EQ(answers.ended, 4);
+  ASSERT_TRUE(answers.outputs[0].ok());
+  EXPECT_EQ(answers.outputs[0]->samples[0].token_ids, expected);
+  for (const size_t i : {1, 2, 3}) {
+    ASSERT_TRUE(answers.outputs[i].ok());
+    for (const GeneratedSample& sample : answers.outputs[i]->samples)
+      EXPECT_EQ(sample.finish, FinishReason::kCancelled);
+  }
+  EXPECT_EQ(heard, 3);
+  EXPECT_EQ(answers.outputs[2]->samples.size(), 2);
+  EXPECT_EQ(engine->CacheBlocks().used, 0);
+}
+
+TEST(BatchLoopTest, SaysWhatItCannotDo) {
+  const auto window = [] {
+    EngineOptions options = Options(CacheMode::kWindow);
+    options.cache.bound.tokens = 64;
+    return LoadOrDie(options);
+  }();
+  const auto refused = window->Batch({});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.status().message(), HasSubstr("--cache dynamic, static or paged"));
+
+  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  EXPECT_FALSE(engine->Batch({.max_running = 7}).ok());
+  auto loop = engine->Batch({.max_running = 2});
+  ASSERT_TRUE(loop.ok());
+  auto request = Request(Prompt(4, 1), 4);
+  request.keep = true;
+  EXPECT_FALSE((*loop)->Submit({.generation = request}).ok());
+  EXPECT_FALSE((*loop)->Submit({.generation = Request({}, 4)}).ok());
+  EXPECT_FALSE((*loop)->Submit({.generation = Request({-1}, 4)}).ok());
+  EXPECT_FALSE((*loop)->Submit({.generation = Request(Prompt(200, 1), 4)}).ok());
+  // Nothing of this has left a trace.
+  Answers answers(1);
+  ASSERT_TRUE((*loop)->Submit({.generation = Request(Prompt(10, 2), 4), .on_done = answers.At(0)}).ok());
+  RunAll(**loop);
+  ASSERT_TRUE(answers.outputs[0].ok());
+  EXPECT_EQ(answers.outputs[0]->samples[0].token_ids.size(), 4);
+}
+
+}  // namespace
+}  // namespace kvasir

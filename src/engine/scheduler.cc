@@ -1,0 +1,179 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/checked.h"
+
+namespace kvasir {
+
+Scheduler::Scheduler(KvCache& cache, const SchedulerOptions& options) : cache_(cache), options_(options) {
+  KVASIR_CHECK(cache.SlotsArePositions());
+  options_.max_running = std::max<int64_t>(options_.max_running, 1);
+  options_.step_tokens = std::max(options_.step_tokens, options_.max_running);
+}
+
+Scheduler::~Scheduler() {
+  for (auto& [rank, lane] : lanes_) {
+    if (lane.running) cache_.Release(lane.seq);
+  }
+}
+
+Result<LaneId> Scheduler::Add(LaneSpec spec) {
+  const auto waiting = static_cast<int64_t>(lanes_.size()) - running_;
+  if (waiting >= options_.max_waiting) {
+    return ResourceExhausted("{} sequences wait already, which is the most allowed", waiting);
+  }
+  KVASIR_CHECK(spec.tokens != nullptr && !spec.tokens->empty());
+  Lane lane{.spec = std::move(spec), .id = next_id_++};
+  const Rank rank = RankOf(lane);
+  by_id_.emplace(lane.id, rank);
+  lanes_.emplace(rank, std::move(lane));
+  return rank.id;
+}
+
+Result<LaneId> Scheduler::Fork(LaneId from, LaneSpec spec) {
+  ASSIGN_OR_RETURN(const LaneId id, Add(std::move(spec)));
+  const Lane& parent = Find(from);
+  if (!parent.running || running_ >= options_.max_running) return id;
+  const auto seq = cache_.Fork(parent.seq);
+  if (!seq.ok()) return id;
+  Lane& lane = Find(id);
+  lane.seq = *seq;
+  lane.running = true;
+  ++running_;
+  return id;
+}
+
+void Scheduler::Remove(LaneId id) {
+  Lane& lane = Find(id);
+  if (lane.running) {
+    Stop(lane);
+    crowded_ = false;
+  }
+  lanes_.erase(RankOf(lane));
+  by_id_.erase(id);
+}
+
+Scheduler::Lane& Scheduler::Find(LaneId id) {
+  const auto rank = by_id_.find(id);
+  KVASIR_CHECK(rank != by_id_.end());
+  return lanes_.at(rank->second);
+}
+
+int64_t Scheduler::Left(const Lane& lane) const {
+  return static_cast<int64_t>(lane.spec.tokens->size()) - cache_.NextPosition(lane.seq);
+}
+
+void Scheduler::Publish(const Lane& lane) {
+  const auto run = static_cast<size_t>(cache_.NextPosition(lane.seq));
+  cache_.InsertPrefix(lane.seq, lane.spec.scope, std::span(*lane.spec.tokens).first(run));
+}
+
+void Scheduler::Stop(Lane& lane) {
+  Publish(lane);
+  cache_.Release(lane.seq);
+  lane.running = false;
+  lane.published = false;
+  --running_;
+}
+
+Scheduler::Lane* Scheduler::Worst() {
+  for (auto at = lanes_.rbegin(); at != lanes_.rend(); ++at) {
+    if (at->second.running) return &at->second;
+  }
+  return nullptr;
+}
+
+bool Scheduler::StartNext() {
+  if (crowded_ || running_ >= options_.max_running) return false;
+  const auto next = std::ranges::find_if(lanes_, [](const auto& entry) { return !entry.second.running; });
+  if (next == lanes_.end()) return false;
+  const auto seq = cache_.Create();
+  if (!seq.ok()) return false;
+  Lane& lane = next->second;
+  lane.seq = *seq;
+  lane.running = true;
+  ++running_;
+  cached_tokens_ += cache_.MatchPrefix(lane.seq, lane.spec.scope, *lane.spec.tokens);
+  return true;
+}
+
+/// Reserves; where the cache is full, lanes that come after this one are taken out, the last first. False: there is no
+/// room, and the lane itself is taken out, or is too long for the cache.
+bool Scheduler::MakeRoom(Lane& lane, int64_t tokens, Step& step) {
+  while (!cache_.Reserve(lane.seq, tokens)) {
+    Lane* const worst = Worst();
+    if (worst == &lane && running_ == 1) {
+      step.too_long.push_back(lane.id);
+      return false;
+    }
+    std::erase_if(step.inputs, [&](const ScheduledInput& input) { return input.lane == worst->id; });
+    Stop(*worst);
+    ++preempted_;
+    crowded_ = true;
+    if (worst == &lane) return false;
+  }
+  return true;
+}
+
+void Scheduler::Schedule(Lane& lane, int64_t tokens, Step& step) {
+  const int64_t left = Left(lane);
+  if (!MakeRoom(lane, tokens, step)) return;
+  const auto at = static_cast<size_t>(cache_.NextPosition(lane.seq));
+  step.inputs.push_back({.lane = lane.id,
+                         .seq = lane.seq,
+                         .tokens = std::span(*lane.spec.tokens).subspan(at, static_cast<size_t>(tokens)),
+                         .planned_length = lane.spec.planned_length,
+                         .last = tokens == left});
+}
+
+Scheduler::Step Scheduler::Next() {
+  if (running_ == 0) crowded_ = false;
+  if (options_.batching == Batching::kContinuous || running_ == 0) {
+    while (StartNext()) {
+    }
+  }
+  Step step;
+  // Those that run, in the order in which they are served. None of them leaves lanes_ here, but some stop running.
+  std::vector<Lane*> answers;
+  std::vector<Lane*> prompts;
+  for (auto& [rank, lane] : lanes_) {
+    const int64_t left = lane.running ? Left(lane) : 0;
+    if (left > 0) (left == 1 ? answers : prompts).push_back(&lane);
+  }
+  if (!options_.chunk_prompts && !prompts.empty()) answers.clear();
+  int64_t budget = options_.step_tokens;
+  for (Lane* lane : answers) {
+    if (!lane->running) continue;
+    Schedule(*lane, 1, step);
+    --budget;
+  }
+  for (Lane* lane : prompts) {
+    if (!lane->running) continue;
+    const int64_t left = Left(*lane);
+    const int64_t count = options_.chunk_prompts ? std::min(left, budget) : left;
+    if (count <= 0) break;
+    Schedule(*lane, count, step);
+    budget -= count;
+  }
+  return step;
+}
+
+void Scheduler::Ran(const Step& step) {
+  for (const ScheduledInput& input : step.inputs) {
+    Lane& lane = Find(input.lane);
+    if (!input.last || lane.published) continue;
+    Publish(lane);
+    lane.published = true;
+  }
+}
+
+SchedulerCounts Scheduler::counts() const {
+  return {.running = running_,
+          .waiting = static_cast<int64_t>(lanes_.size()) - running_,
+          .preempted = preempted_,
+          .cached_tokens = cached_tokens_};
+}
+
+}  // namespace kvasir

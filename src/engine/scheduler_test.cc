@@ -1,0 +1,243 @@
+#include "engine/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <set>
+
+namespace kvasir {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+constexpr KvLayerShape kLayer[] = {{.kv_heads = 1, .head_dim = 2}};
+
+std::unique_ptr<KvCache> Cache(int64_t pool_tokens, int64_t sequences = 8) {
+  auto cache = MakeKvCache(CacheKind::kPaged, {.layers = kLayer,
+                                               .max_tokens = 1024,
+                                               .max_sequences = sequences,
+                                               .paged = {.block_tokens = 16, .pool_tokens = pool_tokens}});
+  EXPECT_TRUE(cache.ok()) << cache.status().message();
+  return *std::move(cache);
+}
+
+/// Texts, and a scheduler whose steps are run by committing them.
+class Driver {
+ public:
+  Driver(KvCache& cache, const SchedulerOptions& options) : cache_(cache), scheduler_(cache, options) {}
+
+  LaneId Add(int32_t tokens, int32_t first = 1, int32_t priority = 0) {
+    std::vector<TokenId>& text = texts_.emplace_back(static_cast<size_t>(tokens));
+    std::iota(text.begin(), text.end(), first);
+    const auto lane = scheduler_.Add({.tokens = &text, .planned_length = 1024, .scope = "s", .priority = priority});
+    EXPECT_TRUE(lane.ok()) << lane.status().message();
+    text_of_[*lane] = &text;
+    return *lane;
+  }
+
+  /// Runs a step; every complete text gets a token.
+  Scheduler::Step Step() {
+    Scheduler::Step step = scheduler_.Next();
+    for (const ScheduledInput& input : step.inputs) {
+      const std::vector<TokenId>& text = *text_of_[input.lane];
+      const auto at = static_cast<size_t>(cache_.NextPosition(input.seq));
+      EXPECT_LE(at + input.tokens.size(), text.size());
+      EXPECT_EQ(input.last, at + input.tokens.size() == text.size());
+      EXPECT_TRUE(std::equal(input.tokens.begin(), input.tokens.end(), text.begin() + static_cast<ptrdiff_t>(at)));
+      cache_.Commit(input.seq, static_cast<int64_t>(input.tokens.size()));
+    }
+    scheduler_.Ran(step);
+    for (const ScheduledInput& input : step.inputs) {
+      if (input.last) text_of_[input.lane]->push_back(7000 + static_cast<int32_t>(input.lane));
+    }
+    return step;
+  }
+
+  Scheduler& scheduler() { return scheduler_; }
+  size_t Length(LaneId lane) { return text_of_[lane]->size(); }
+
+ private:
+  KvCache& cache_;
+  Scheduler scheduler_;
+  std::deque<std::vector<TokenId>> texts_;
+  std::map<LaneId, std::vector<TokenId>*> text_of_;
+};
+
+std::vector<std::pair<LaneId, size_t>> Sizes(const Scheduler::Step& step) {
+  std::vector<std::pair<LaneId, size_t>> sizes;
+  for (const ScheduledInput& input : step.inputs) sizes.emplace_back(input.lane, input.tokens.size());
+  return sizes;
+}
+using P = std::pair<LaneId, size_t>;
+
+TEST(SchedulerTest, PromptsFillWhatAnswersLeave) {
+  const auto cache = Cache(1024);
+  Driver driver(*cache, {.max_running = 4, .step_tokens = 10});
+  const LaneId a = driver.Add(12);
+  const LaneId b = driver.Add(15, 500);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 10}));
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 2}, P{b, 8}));
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{b, 7}));
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{b, 1}));
+  const LaneId c = driver.Add(3, 900);  // joins at once
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{b, 1}, P{c, 3}));
+  driver.scheduler().Remove(a);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{b, 1}, P{c, 1}));
+}
+
+TEST(SchedulerTest, WithoutChunksAnswersWaitForPrompts) {
+  const auto cache = Cache(1024);
+  Driver driver(*cache, {.max_running = 4, .step_tokens = 10, .chunk_prompts = false});
+  const LaneId a = driver.Add(12);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 12}));
+  const LaneId b = driver.Add(100, 500);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{b, 100}));
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{b, 1}));
+}
+
+TEST(SchedulerTest, AStaticBatchEndsBeforeTheNextBegins) {
+  const auto cache = Cache(1024);
+  Driver driver(*cache, {.batching = Batching::kStatic, .max_running = 2, .step_tokens = 64});
+  const LaneId a = driver.Add(5);
+  const LaneId b = driver.Add(6, 100);
+  const LaneId c = driver.Add(7, 200);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 5}, P{b, 6}));
+  driver.scheduler().Remove(a);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{b, 1}));
+  driver.scheduler().Remove(b);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{c, 7}));
+}
+
+TEST(SchedulerTest, TheMoreImportantComeFirst) {
+  const auto cache = Cache(1024);
+  Driver driver(*cache, {.max_running = 1, .step_tokens = 64});
+  const LaneId low = driver.Add(5);
+  const LaneId high = driver.Add(6, 100, 1);
+  const LaneId higher = driver.Add(7, 200, 2);
+  for (const LaneId lane : {higher, high, low}) {
+    EXPECT_EQ(driver.Step().inputs.at(0).lane, lane);
+    driver.scheduler().Remove(lane);
+  }
+  EXPECT_THAT(driver.Step().inputs, IsEmpty());
+}
+
+TEST(SchedulerTest, TheLastIsTakenOutWhereBlocksRunOutAndComesBack) {
+  const auto cache = Cache(64);  // four blocks
+  Driver driver(*cache, {.max_running = 3, .step_tokens = 64});
+  const LaneId a = driver.Add(31);
+  const LaneId b = driver.Add(31, 100);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 31}, P{b, 31}));
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{b, 1}));  // both blocks of both are full
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}));           // and a takes b's
+  EXPECT_EQ(driver.scheduler().counts().preempted, 1);
+  EXPECT_EQ(driver.scheduler().counts().waiting, 1);
+  const LaneId c = driver.Add(2, 300);  // nobody is let in before someone has ended
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}));
+  driver.scheduler().Remove(a);
+  const Scheduler::Step again = driver.Step();
+  // What is left of b's blocks in the tree of prefixes is not run again.
+  ASSERT_THAT(again.inputs, SizeIs(2));
+  EXPECT_EQ(again.inputs[0].lane == b || again.inputs[1].lane == b, true);
+  EXPECT_EQ(again.inputs[0].lane == c || again.inputs[1].lane == c, true);
+  EXPECT_GT(driver.scheduler().counts().cached_tokens, 0);
+}
+
+TEST(SchedulerTest, WhatCannotFitIsSaid) {
+  const auto cache = Cache(32);
+  Driver driver(*cache, {.max_running = 2, .step_tokens = 64});
+  const LaneId a = driver.Add(40);
+  const Scheduler::Step step = driver.scheduler().Next();
+  EXPECT_THAT(step.inputs, IsEmpty());
+  EXPECT_THAT(step.too_long, ElementsAre(a));
+  driver.scheduler().Remove(a);
+  const LaneId b = driver.Add(8, 100);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{b, 8}));
+}
+
+TEST(SchedulerTest, ForksShareBlocksOrWait) {
+  const auto cache = Cache(1024);
+  SchedulerOptions options{.max_running = 2, .step_tokens = 64};
+  Scheduler scheduler(*cache, options);
+  std::vector<TokenId> text(20, 3);
+  std::vector<TokenId> others[2] = {text, text};
+  const LaneId a = *scheduler.Add({.tokens = &text, .scope = "s"});
+  Scheduler::Step step = scheduler.Next();
+  cache->Commit(step.inputs[0].seq, 20);
+  scheduler.Ran(step);
+  for (auto& other : others) other.push_back(9);
+  text.push_back(8);
+  const LaneId b = *scheduler.Fork(a, {.tokens = &others[0], .scope = "s"});
+  const LaneId c = *scheduler.Fork(a, {.tokens = &others[1], .scope = "s"});
+  EXPECT_EQ(scheduler.counts().running, 2);
+  EXPECT_EQ(scheduler.counts().waiting, 1);
+  step = scheduler.Next();
+  EXPECT_THAT(Sizes(step), ElementsAre(P{a, 1}, P{b, 1}));
+  for (const ScheduledInput& input : step.inputs) cache->Commit(input.seq, 1);
+  scheduler.Ran(step);
+  scheduler.Remove(a);
+  step = scheduler.Next();  // b has no new token; c begins behind the block that a has published
+  ASSERT_FALSE(step.inputs.empty());
+  EXPECT_EQ(step.inputs.back().lane, c);
+  EXPECT_EQ(step.inputs.back().tokens.size(), 5);
+}
+
+TEST(SchedulerTest, NoMoreWaitThanMay) {
+  const auto cache = Cache(1024);
+  Scheduler scheduler(*cache, {.max_running = 1, .max_waiting = 2});
+  const std::vector<TokenId> text(4, 1);
+  EXPECT_TRUE(scheduler.Add({.tokens = &text}).ok());
+  EXPECT_TRUE(scheduler.Add({.tokens = &text}).ok());
+  const auto third = scheduler.Add({.tokens = &text});
+  ASSERT_FALSE(third.ok());
+  EXPECT_EQ(third.status().code(), StatusCode::kResourceExhausted);
+}
+
+/// Everyone ends, whatever the pool, and no block is left in use.
+TEST(SchedulerTest, NobodyStarves) {
+  std::mt19937 rng(5);
+  const auto pick = [&rng](int low, int high) {
+    return low + static_cast<int>(rng() % static_cast<uint32_t>(high - low + 1));
+  };
+  for (int round = 0; round < 40; ++round) {
+    const auto cache = Cache(16 * pick(6, 14), pick(1, 6));
+    Driver driver(*cache, {.batching = pick(0, 3) == 0 ? Batching::kStatic : Batching::kContinuous,
+                           .max_running = pick(1, 6),
+                           .step_tokens = pick(1, 40),
+                           .chunk_prompts = pick(0, 2) != 0});
+    std::map<LaneId, size_t> wanted;
+    int to_come = 20;
+    for (int steps = 0; to_come > 0 || !wanted.empty(); ++steps) {
+      ASSERT_LT(steps, 5000);
+      while (to_come > 0 && pick(0, 3) == 0) {
+        const int prompt = pick(1, 60);
+        const LaneId lane = driver.Add(prompt, pick(0, 1) * 1000, pick(0, 2));
+        wanted[lane] = static_cast<size_t>(prompt + pick(1, 30));
+        --to_come;
+      }
+      const Scheduler::Step step = driver.Step();
+      EXPECT_THAT(step.too_long, IsEmpty());
+      std::set<LaneId> seen;
+      for (const ScheduledInput& input : step.inputs) EXPECT_TRUE(seen.insert(input.lane).second);
+      for (const LaneId lane : seen) {
+        if (driver.Length(lane) < wanted[lane]) continue;
+        driver.scheduler().Remove(lane);
+        wanted.erase(lane);
+      }
+      if (!wanted.empty() && pick(0, 20) == 0) {  // someone hangs up
+        driver.scheduler().Remove(wanted.begin()->first);
+        wanted.erase(wanted.begin());
+      }
+    }
+    EXPECT_EQ(cache->BlockUse().used, 0);
+  }
+}
+
+}  // namespace
+}  // namespace kvasir
