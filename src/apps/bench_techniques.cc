@@ -40,8 +40,9 @@ class BenchTechniquesVerb final : public Verb {
     flags.Group("Techniques");
     flags.Text("--only", "LIST", &only_, "Techniques by id or name, such as A2,A4,kv-types.", "all of them");
     flags.Text("--trace", "FILE", &trace_,
-               "Requests for A4, a table of comma-separated values with columns ContextTokens and GeneratedTokens.",
-               "none, without A4");
+               "Requests for A4 and V2, a table of comma-separated values with columns ContextTokens and "
+               "GeneratedTokens.",
+               "none: without A4, and V2 with lengths of its own");
     flags.Int("--longest", "N", &longest_, 1024, 32768,
               "Tokens of the longest prompt of which A2's speed is measured.");
     flags.Int("-n,--n-gen", "N", &new_tokens_, 1, 1 << 20, "Tokens written with and without a KV cache (K1, K2).",
@@ -99,7 +100,9 @@ class BenchTechniquesVerb final : public Verb {
       return std::ranges::any_of(chosen, [&](const Technique& t) { return HasId(t, id); });
     };
     if (!trace_.empty()) {
-      if (!runs("A4")) return InvalidArgument("--trace is for A4, which --only {} leaves out", only_);
+      if (!runs("A4") && !runs("V2")) {
+        return InvalidArgument("--trace is for A4 and V2, which --only {} leaves out", only_);
+      }
       ASSIGN_OR_RETURN(*trace, ReadTrace(trace_));
     } else if (runs("A4") && !only_.empty()) {
       return InvalidArgument("--only {}: A4 needs requests, give a trace with --trace FILE", only_);

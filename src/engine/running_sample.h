@@ -11,7 +11,6 @@
 #include "decode/sampling.h"
 #include "decode/stop.h"
 #include "engine/engine.h"
-#include "kernels/views.h"
 #include "text/tokenizer.h"
 
 namespace kvasir {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/status.h"
-#include "kernels/views.h"
 #include "kv/cache.h"
 #include "text/vocab.h"
 

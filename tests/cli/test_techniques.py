@@ -169,10 +169,29 @@ class Techniques(CliTest):
     def test_forms(self):
         self.assertRegex(self.quick("--only", "A6", "-o", "md").text, r"(?m)^\|---\|---\|--:\|")
         everything = self.quick("--json", "-n", "4").json["techniques"]
-        self.assertEqual(len(everything), 8)
+        self.assertEqual(len(everything), 10)
         skipped = next(t for t in everything if "A4" in t["ids"])
         self.assertEqual(skipped["rows"], [])
         self.assertIn("--trace FILE", skipped["notes"][0])
+
+    def test_requests_that_come_and_go(self):
+        rows = self.rows("--only", "V2,V3")
+        padded, ragged, continuous = rows["batching"]
+        # A step is a pass; answers of 16 tokens at most, four requests at once, three batches.
+        self.assertEqual(padded["ratio_to_padded"], 1)
+        self.assertLess(continuous["steps"], ragged["steps"])
+        self.assertLessEqual(ragged["steps"], padded["steps"])
+        alone, whole, *chunked = rows["chunked-prefill"]
+        self.assertIsNone(alone["longest_ms"])
+        self.assertEqual(alone["first_token_ratio"], 1)
+        self.assertEqual([row["steps"] for row in chunked],
+                         ["steps of 16 tokens (V3)", "steps of 64 tokens (V3)"])
+        for row in (whole, *chunked):
+            self.assertGreater(row["longest_ms"], 0)
+        # Requests of a trace: of 2 and 3 tokens in answer, which two steps more end.
+        trace = self.write("few.csv", HEADER + "x,5,2\nx,3,3\n")
+        for row in self.rows("--only", "V1", "--trace", trace)["batching"]:
+            self.assertEqual(row["steps"], 3)
 
     def test_flags_that_cannot_be(self):
         fails = self.fails
@@ -180,7 +199,7 @@ class Techniques(CliTest):
         fails("bench", "techniques", "--only", "A2,", says='--only: ""')
         fails("bench", "techniques", "--only", "A4", says=["--only A4", "--trace FILE"])
         fails("bench", "techniques", "--only", "A2", "--trace", self.write("t.csv", HEADER + "x,1,1\n"),
-              says=["--trace is for A4", "--only A2"])
+              says=["--trace is for A4 and V2", "--only A2"])
         fails("bench", "techniques", "--only", "K2", "-m", self.path("none"), says="none")
         fails("bench", "techniques", "--only", "A6", "--html", self.path("no/such/r.html"), says="--html")
         fails("bench", "techniques", "--longest", "1000", code=2, says=["--longest", "1024 … 32768"])

@@ -55,10 +55,13 @@ Result<Section> MeasureCacheWaste(TechniqueBench& bench);
 Result<Section> MeasureCacheRatio(TechniqueBench& bench);
 Result<Section> MeasureManyTurns(TechniqueBench& bench);
 Result<Section> MeasureCacheTypes(TechniqueBench& bench);
+Result<Section> MeasureBatching(TechniqueBench& bench);
+Result<Section> MeasureChunkedPrefill(TechniqueBench& bench);  // in batching.cc
 
-/// An engine of the flags' model for one sequence of at most `context` tokens, with the bench's threads. Prompts are
+/// An engine of the flags' model for sequences of at most `context` tokens, with the bench's threads. Prompts are
 /// computed exactly: else a K-quant's depend a little on how they are cut, and texts could differ.
-Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context);
+Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context,
+                                                    int64_t sequences = 1);
 
 /// Seconds that `run` takes, or its error.
 template <class Fn>

@@ -34,6 +34,10 @@ const std::vector<Technique>& AllTechniques() {
       {"many-turns", "K5", "A conversation's first tokens, with and without the KV cache of earlier turns (K5)",
        MeasureManyTurns},
       {"kv-types", "K7", "Types of the KV cache (K7): bytes and speed of decoding", MeasureCacheTypes},
+      {"batching", "V1 V2", "Many requests at once: batches that end together (V1), and continuous batching (V2)",
+       MeasureBatching},
+      {"chunked-prefill", "V3", "A long prompt among answers: run whole, and in chunks beside them (V3)",
+       MeasureChunkedPrefill},
   };
   return all;
 }
@@ -69,12 +73,13 @@ Result<std::vector<Technique>> ChooseTechniques(std::string_view list) {
   return result;
 }
 
-Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context) {
+Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context,
+                                                    int64_t sequences) {
   EngineOptions options = bench.model->Options();
   options.threads = bench.ctx.pool->size();
   options.cache = {.mode = cache};
   options.context = context;
-  options.max_sequences = 1;
+  options.max_sequences = sequences;
   options.exact_prefill = true;
   options.load_tokenizer = false;
   return LoadEngine(*bench.model, std::move(options), true);

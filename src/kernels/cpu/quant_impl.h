@@ -134,12 +134,10 @@ template <class V, QuantLayout L>
 [[gnu::always_inline]] inline void FetchShare(const MatMulTile& tile, const std::byte* record, int unit, int step) {
   constexpr int kLines = L.unit_bytes() / 64;
   constexpr int kHeaderLines = L.header_bytes() / 64;
-  static_assert(kHeaderLines <= Quant<V, L>::kUnits);
+  static_assert(kHeaderLines <= Quant<V, L>::kUnits && kLines <= kUnitLines);
   if (step == 0 && unit < kHeaderLines) FetchLine<V>(tile, record + unit * 64);
-#pragma GCC unroll 8
-  for (int i = step * kLines / kUnitLines; i < (step + 1) * kLines / kUnitLines; ++i) {
-    FetchLine<V>(tile, record + L.unit_at(unit) + i * 64);
-  }
+  const int line = step * kLines / kUnitLines;
+  if ((step + 1) * kLines / kUnitLines > line) FetchLine<V>(tile, record + L.unit_at(unit) + line * 64);
 }
 
 /// Chains of additions that a block's sum is made of: a long one by itself would leave the processor waiting, where
