@@ -51,16 +51,15 @@ class Slots {
       : begin(std::max(chunk * kChunkSlots, kv.first_valid)),
         end(std::max(begin, std::min((chunk + 1) * kChunkSlots, kv.length))),
         head_dim_(kv.head_dim) {
-    for (int64_t slot = begin; slot < end; ++slot) {
-      for (int64_t i = 0; i < kv.head_dim; ++i) {
-        if (HasCodes(kv.type)) {
-          key_codes_.push_back(KeyCodeAt(kv, head, slot, i));
-          value_codes_.push_back(ValueCodeAt(kv, head, slot, i));
-        } else {
-          keys_.push_back(KeyAt(kv, head, slot, i));
-          values_.push_back(ValueAt(kv, head, slot, i));
-        }
-      }
+    const auto size = static_cast<size_t>((end - begin) * head_dim_);
+    if (HasCodes(kv.type)) {
+      key_codes_.resize(size);
+      value_codes_.resize(size);
+      for (int64_t slot = begin; slot < end; ++slot) TakeCodes(kv, head, slot);
+    } else {
+      keys_.resize(size);
+      values_.resize(size);
+      for (int64_t slot = begin; slot < end; ++slot) TakeNumbers(kv, head, slot);
     }
   }
   // Each [head_dim]; codes only where the cache has them.
@@ -74,6 +73,26 @@ class Slots {
 
  private:
   int64_t At(int64_t slot) const { return (slot - begin) * head_dim_; }
+
+  void TakeNumbers(const KvView& kv, int64_t head, int64_t slot) {
+    const std::byte* const k = kv.k_tile(head, slot / 16);
+    const std::byte* const v = kv.v_tile(head, slot / 16);
+    float* const keys = keys_.data() + At(slot);
+    float* const values = values_.data() + At(slot);
+    for (int64_t i = 0; i < head_dim_; ++i) {
+      keys[i] = LoadElement(kv.type, k + KeyOffset(kv.type, slot % 16, i));
+      values[i] = LoadElement(kv.type, v + ValueOffset(kv.type, head_dim_, slot % 16, i));
+    }
+  }
+  void TakeCodes(const KvView& kv, int64_t head, int64_t slot) {
+    CodeElement* const keys = key_codes_.data() + At(slot);
+    CodeElement* const values = value_codes_.data() + At(slot);
+    for (int64_t i = 0; i < head_dim_; ++i) {
+      keys[i] = KeyCodeAt(kv, head, slot, i);
+      values[i] = ValueCodeAt(kv, head, slot, i);
+    }
+  }
+
   int64_t head_dim_;
   std::vector<float> keys_, values_;
   std::vector<CodeElement> key_codes_, value_codes_;
