@@ -113,8 +113,7 @@ Status BatchLoop::BeginOthers(LaneId first, Active& request, std::span<const flo
     }
     RETURN_IF_ERROR(sample.Choose(logits, request.request.on_text));
     if (sample.finished()) continue;
-    ASSIGN_OR_RETURN(const LaneId lane, scheduler_.Fork(first, SpecOf(request, sample)));
-    AddLane(lane, request, request.samples.size() - 1);
+    AddLane(scheduler_.Fork(first, SpecOf(request, sample)), request, request.samples.size() - 1);
   }
   return OkStatus();
 }
@@ -139,6 +138,7 @@ Status BatchLoop::Choose(const ScheduledInput& input, std::span<const float> log
 
 Result<bool> BatchLoop::Step() {
   if (requests_.empty()) return false;
+  last_step_ = {};
   const Clock::time_point start = Clock::now();
   const Scheduler::Step step = scheduler_.Next();
   for (const LaneId lane : step.too_long) {
@@ -149,7 +149,6 @@ Result<bool> BatchLoop::Step() {
                            request.request.generation.prompt.size()));
   }
   if (step.inputs.empty()) return true;
-  last_step_ = {};
   std::vector<StepInput> inputs;
   for (const ScheduledInput& input : step.inputs) {
     (input.tokens.size() == 1 && input.last ? last_step_.answers : last_step_.prompt_tokens) +=

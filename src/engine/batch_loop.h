@@ -52,7 +52,7 @@ struct BatchStep {
 /// A request's answer has the same bits whoever runs beside it: prompts are computed exactly (never
 /// ExecContext::round_weights), and no other result depends on passes or company.
 ///
-/// Not thread-safe; callbacks must not call the loop.
+/// Not thread-safe; callbacks must not call the loop. Requests that have not ended when it is destroyed hear nothing.
 class BatchLoop {
  public:
   BatchLoop(BatchContext context, const SchedulerOptions& options);

@@ -165,6 +165,19 @@ TEST(BatchLoopTest, WhoHangsUpFreesBlocksAndHarmsNobody) {
   EXPECT_EQ(engine->CacheBlocks().used, 0);
 }
 
+TEST(BatchLoopTest, SamplesOfARequestThatWasLetInAreNeverRefused) {
+  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  auto loop = engine->Batch({.max_running = 1, .max_waiting = 1});
+  ASSERT_TRUE(loop.ok()) << loop.status().message();
+  Answers answers(1);
+  auto several = Request(Prompt(20, 5), 6);
+  several.n = 4;
+  ASSERT_TRUE((*loop)->Submit({.generation = several, .on_done = answers.At(0)}).ok());
+  RunAll(**loop);
+  ASSERT_TRUE(answers.outputs[0].ok()) << answers.outputs[0].status().message();
+  EXPECT_EQ(answers.outputs[0]->samples.size(), 4);
+}
+
 TEST(BatchLoopTest, SaysWhatItCannotDo) {
   const auto window = [] {
     EngineOptions options = Options(CacheMode::kWindow);
@@ -177,6 +190,9 @@ TEST(BatchLoopTest, SaysWhatItCannotDo) {
 
   const auto engine = LoadOrDie(Options(CacheMode::kPaged));
   EXPECT_FALSE(engine->Batch({.max_running = 7}).ok());
+  EXPECT_FALSE(engine->Batch({.max_running = 0}).ok());
+  EXPECT_FALSE(engine->Batch({.max_running = 1, .step_tokens = -1}).ok());
+  EXPECT_FALSE(engine->Batch({.max_running = 1, .max_waiting = 0}).ok());
   auto loop = engine->Batch({.max_running = 2});
   ASSERT_TRUE(loop.ok());
   auto request = Request(Prompt(4, 1), 4);

@@ -282,9 +282,13 @@ Result<std::unique_ptr<BatchLoop>> Engine::Batch(const SchedulerOptions& options
   if (impl_->options.cache.Recomputes() || !impl_->cache->SlotsArePositions()) {
     return Unsupported("many requests at once need a cache that keeps every token: --cache dynamic, static or paged");
   }
-  if (options.max_running > impl_->options.max_sequences) {
-    return InvalidArgument("{} sequences at once; the cache is made for {}", options.max_running,
+  if (options.max_running < 1 || options.max_running > impl_->options.max_sequences) {
+    return InvalidArgument("{} sequences at once; the cache is made for 1 to {}", options.max_running,
                            impl_->options.max_sequences);
+  }
+  if (options.step_tokens < 1 || options.max_waiting < 1) {
+    return InvalidArgument("steps of {} tokens and {} sequences that may wait; each is at least 1", options.step_tokens,
+                           options.max_waiting);
   }
   DropKept();
   SchedulerOptions bounded = options;

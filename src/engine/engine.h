@@ -174,7 +174,8 @@ class Engine {
   Result<GenerationOutput> Generate(const GenerationRequest& request, const TextCallback& on_text = {});
 
   /// A loop that runs many requests at once (engine/batch_loop.h). While it lives, no other call may use the cache. The
-  /// engine outlives it. Unsupported for caches that forget tokens or keep nothing.
+  /// engine outlives it. A step has no more tokens than EngineOptions::prefill_chunk. Unsupported for caches that
+  /// forget tokens or keep nothing.
   Result<std::unique_ptr<BatchLoop>> Batch(const SchedulerOptions& options);
 
   /// Logits after the tokens from index `first_row` on (0: all of them): consume(row, logits) is called with

@@ -24,6 +24,10 @@ Result<LaneId> Scheduler::Add(LaneSpec spec) {
   if (waiting >= options_.max_waiting) {
     return ResourceExhausted("{} sequences wait already, which is the most allowed", waiting);
   }
+  return Insert(std::move(spec));
+}
+
+LaneId Scheduler::Insert(LaneSpec spec) {
   KVASIR_CHECK(spec.tokens != nullptr && !spec.tokens->empty());
   Lane lane{.spec = std::move(spec), .id = next_id_++};
   const Rank rank = RankOf(lane);
@@ -32,8 +36,8 @@ Result<LaneId> Scheduler::Add(LaneSpec spec) {
   return rank.id;
 }
 
-Result<LaneId> Scheduler::Fork(LaneId from, LaneSpec spec) {
-  ASSIGN_OR_RETURN(const LaneId id, Add(std::move(spec)));
+LaneId Scheduler::Fork(LaneId from, LaneSpec spec) {
+  const LaneId id = Insert(std::move(spec));
   const Lane& parent = Find(from);
   if (!parent.running || running_ >= options_.max_running) return id;
   const auto seq = cache_.Fork(parent.seq);

@@ -79,8 +79,8 @@ class Scheduler {
   Result<LaneId> Add(LaneSpec spec);
 
   /// A lane that goes on from another's committed tokens, which its text begins with. Where there is no room for it to
-  /// share their blocks, it waits like any other.
-  Result<LaneId> Fork(LaneId from, LaneSpec spec);
+  /// share their blocks, it waits; what it is a part of has been let in, so that it is never refused.
+  LaneId Fork(LaneId from, LaneSpec spec);
 
   /// Gives the lane's blocks back; whole ones stay known to the tree of prefixes.
   void Remove(LaneId lane);
@@ -116,6 +116,7 @@ class Scheduler {
   using Queue = std::map<Rank, Lane>;
 
   static Rank RankOf(const Lane& lane) { return {lane.spec.priority, lane.id}; }
+  LaneId Insert(LaneSpec spec);
   Lane& Find(LaneId id);
   int64_t Left(const Lane& lane) const;  // tokens that are not in the cache yet
   bool StartNext();                      // the first that waits; false: there is no room

@@ -163,7 +163,7 @@ TEST(SchedulerTest, WhatCannotFitIsSaid) {
 
 TEST(SchedulerTest, ForksShareBlocksOrWait) {
   const auto cache = Cache(1024);
-  SchedulerOptions options{.max_running = 2, .step_tokens = 64};
+  SchedulerOptions options{.max_running = 2, .step_tokens = 64, .max_waiting = 1};
   Scheduler scheduler(*cache, options);
   std::vector<TokenId> text(20, 3);
   std::vector<TokenId> others[2] = {text, text};
@@ -173,8 +173,8 @@ TEST(SchedulerTest, ForksShareBlocksOrWait) {
   scheduler.Ran(step);
   for (auto& other : others) other.push_back(9);
   text.push_back(8);
-  const LaneId b = *scheduler.Fork(a, {.tokens = &others[0], .scope = "s"});
-  const LaneId c = *scheduler.Fork(a, {.tokens = &others[1], .scope = "s"});
+  const LaneId b = scheduler.Fork(a, {.tokens = &others[0], .scope = "s"});
+  const LaneId c = scheduler.Fork(a, {.tokens = &others[1], .scope = "s"});
   EXPECT_EQ(scheduler.counts().running, 2);
   EXPECT_EQ(scheduler.counts().waiting, 1);
   step = scheduler.Next();

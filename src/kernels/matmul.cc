@@ -29,7 +29,7 @@ constexpr int64_t kSerialBytes = 64 << 10;
 constexpr int64_t kSerialFlops = 1 << 20;
 
 /// How a single strip reads the weights, of which each is used once: panels side by side, and bytes fetched ahead into
-/// the second- and the first-level cache. As fast as a plain read on the processors tried.
+/// the second- and the first-level cache. Close to a plain read on the processors tried.
 struct Streaming {
   int panels;
   int64_t ahead;
@@ -339,13 +339,12 @@ void RunItem(const Product& p, int64_t item, int worker) {
 /// the activations, the others fetch the weights that they will begin with.
 void RunStreams(const Product& p, ThreadPool& pool) {
   // Whole pairs of gate and up, and whole tiles where there are panels enough for all threads.
-  const bool tiles = p.panels >= p.tile_panels * kItemsPerThread * pool.size();
-  const int64_t unit = p.epilogue->gated || tiles ? 2 : 1;
+  const int64_t unit = p.epilogue->gated || p.panels >= kMaxTilePanels * kItemsPerThread * pool.size() ? 2 : 1;
   std::atomic<bool> packed{false};
   std::atomic<bool> taken{false};  // by the thread that packs: the first to come, most often the caller
   if (!PacksAlone(p)) {
     PackActivations(p, pool);
-    taken = packed = true;
+    packed = true;
   }
   ForRuns(
       pool, CeilDiv(p.panels, unit),

@@ -106,8 +106,8 @@ Status Serve(Engine& engine, const std::vector<TraceRequest>& requests, int32_t 
 Result<Section> MeasureBatching(TechniqueBench& bench) {
   const int64_t batch = bench.quick ? 4 : 16;
   const int64_t most = bench.quick ? 64 : 2048;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadTechniqueEngine(bench, CacheMode::kDynamic, most, batch));
   // A cache without a tree of prefixes, or the prompts would be known from the time before.
+  ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadTechniqueEngine(bench, CacheMode::kDynamic, most, batch));
   const std::vector<TraceRequest> requests = Workload(bench, engine->context());
   const std::vector<TraceRequest> padded = Padded(requests, batch);
   int64_t prompt_tokens = 0;
@@ -198,7 +198,6 @@ Result<Stall> StallOf(Engine& engine, const SchedulerOptions& options, int64_t s
     gaps.push_back(gap);
     gap = 0;
   }
-  if (gap > 0 || gaps.empty()) gaps.push_back(gap);
   for (const RequestId id : ids) loop->Cancel(id);
   RETURN_IF_ERROR(failed);
   stall.usual_ms = usual.empty() ? 0 : Median(usual);
