@@ -25,8 +25,13 @@ struct MatMulTile {
   int64_t lines = 0;             // lines per panel in the range; not the last range: a multiple of lines_per_chunk
   int64_t ahead = 0;             // bytes ahead of the weights in use that are fetched into the second-level cache
   int64_t near = 0;              // and into the first-level cache; 0: none
-  float* acc = nullptr;          // [panels][tokens][16], 64-byte aligned
-  bool resume = false;           // continue the sums in acc; else start from zero
+  // What tiles that can (FormatKernels::fetches_next) fetch into the second-level cache meanwhile, evenly spread: of
+  // each of the tile's panels `next_bytes`, a multiple of 64, from `next` on. Null: nothing.
+  const std::byte* next = nullptr;
+  int64_t next_panel_bytes = 0;  // from one panel to the next
+  int64_t next_bytes = 0;
+  float* acc = nullptr;  // [panels][tokens][16], 64-byte aligned
+  bool resume = false;   // continue the sums in acc; else start from zero
 };
 
 /// acc with its epilogue applied, stored to y (see Epilogue in ops.h).
@@ -61,7 +66,8 @@ struct FormatKernels {
   const FormatKernels* wide = nullptr;  // its pack_x is not used
   int32_t wide_lines = 0;               // lines of `wide` that one line becomes
   int32_t wide_line_bytes = 0;          // of one such line
-  int32_t widen_from = 0;               // strips of which on widening pays
+  int32_t widen_from = 0;               // tokens of which on widening pays
+  bool fetches_next = false;            // tiles fetch MatMulTile::next
   /// For round_from tokens and more, where the caller allows it: weights rounded to eight bits, of which products are
   /// faster than of the format's own. Null where they would not be.
   const FormatKernels* rounded = nullptr;

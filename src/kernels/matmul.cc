@@ -80,6 +80,8 @@ struct Product {
   int64_t StripBegin(int64_t s) const { return x.rows / strips * s + std::min(s, x.rows % strips); }
   int StripTokens(int64_t s) const { return static_cast<int>(StripBegin(s + 1) - StripBegin(s)); }
   bool widens() const { return tiles != kernels; }
+  /// So few strips that each tile fetches the weights it reads; else what comes next is fetched meanwhile.
+  bool fetches_own() const { return strips <= kFewStrips && !tiles->fetches_next; }
   /// Every weight is read once, by a single strip, from where it is.
   bool streams() const { return strips == 1 && !widens(); }
   /// Bytes of packed x per token before a line that begins a chunk, or of all lines.
@@ -117,7 +119,7 @@ void CutIntoItems(Product& p, int threads) {
   p.lines = p.w->lines();
   p.line_bytes = p.w->line_bytes();
   p.strips = CeilDiv(p.x.rows, kernels.strip);
-  if (kernels.wide != nullptr && p.strips >= kernels.widen_from) {
+  if (kernels.wide != nullptr && p.x.rows >= kernels.widen_from) {
     p.tiles = kernels.wide;
     p.strips = CeilDiv(p.x.rows, p.tiles->strip);
   }
@@ -130,7 +132,7 @@ void CutIntoItems(Product& p, int threads) {
     p.near = streaming.near;
     if (p.widens()) p.group = kMaxTilePanels;
     p.block_lines = std::max<int64_t>(p.lines, 1);
-  } else if (p.strips <= kFewStrips) {
+  } else if (p.fetches_own()) {
     p.group = kMaxTilePanels;
     int64_t most = kFewStripsBlockBytes / p.line_bytes;
     if (p.widens())
@@ -253,11 +255,12 @@ struct Part {
 };
 
 /// The weights that a worker needs next, fetched into the second-level cache bit by bit while it sweeps over strips:
-/// those of the part's next block of k or, after the last, of the next item, which is most often its own.
+/// those of the part's next block of k or, after the last, of the next item, which is most often its own. Each strip
+/// has its share; tiles that can fetch it themselves, each from as many panels as it has.
 class NextWeights {
  public:
   NextWeights(const Product& p, const Part& part, int64_t line) {
-    if (p.strips <= kFewStrips) return;  // fetches ahead by itself
+    if (p.fetches_own()) return;
     const bool panels_done = line >= p.lines && part.end_strip == p.strips;
     if (line >= p.lines) line = 0;
     const int64_t first_panel = part.first_panel + (panels_done ? part.panels : 0);
@@ -267,21 +270,31 @@ class NextWeights {
     bytes_ = std::min(p.block_lines, p.lines - line) * p.line_bytes;
     step_ = RoundUp(CeilDiv(bytes_, part.end_strip - part.first_strip), 64);
   }
-  void Fetch() {
-    const int64_t end = std::min(at_ + step_, bytes_);
+  /// Before a strip's tiles.
+  void BeginStrip(const Product& p) {
+    begin_ += now_;
+    bytes_ -= now_;
+    now_ = std::min(step_, bytes_);
+    if (p.tiles->fetches_next) return;
     for (int64_t panel = 0; panel < panels_; ++panel) {
-      for (int64_t i = at_; i < end; i += 64) __builtin_prefetch(begin_ + panel * panel_bytes_ + i, 0, 2);
+      for (int64_t i = 0; i < now_; i += 64) __builtin_prefetch(begin_ + panel * panel_bytes_ + i, 0, 2);
     }
-    at_ = end;
+  }
+  /// For the tile that begins at `panel` of the group and takes so many.
+  void GiveTo(MatMulTile& tile, int64_t panel, int64_t panels) const {
+    if (panel >= panels_) return;
+    tile.next = begin_ + panel * panel_bytes_;
+    tile.next_panel_bytes = panel + panels <= panels_ ? panel_bytes_ : 0;
+    tile.next_bytes = now_;
   }
 
  private:
   const std::byte* begin_ = nullptr;
   int64_t panels_ = 0;
   int64_t panel_bytes_ = 0;
-  int64_t bytes_ = 0;  // of each panel
-  int64_t step_ = 0;
-  int64_t at_ = 0;
+  int64_t bytes_ = 0;  // of each panel from begin_ on
+  int64_t step_ = 0;   // for each strip
+  int64_t now_ = 0;    // for this one
 };
 
 void RunPart(const Product& p, const Part& part, int worker) {
@@ -295,17 +308,19 @@ void RunPart(const Product& p, const Part& part, int worker) {
     for (int64_t s = part.first_strip; s < part.end_strip; ++s) {
       const int tokens = p.StripTokens(s);
       float* const sums = all_sums + (s - part.first_strip) * sums_per_strip;
-      next.Fetch();
+      next.BeginStrip(p);
       for (int64_t panel = 0; panel < part.panels;) {
         const int n = TilePanels(p, tokens, part.panels - panel);
-        p.tiles->tile[n - 1][tokens - 1]({.x = p.PackedStrip(s) + p.XBytes(line) * tokens,
-                                          .w = weights.data + panel * weights.panel_bytes,
-                                          .panel_bytes = weights.panel_bytes,
-                                          .lines = weights.lines,
-                                          .ahead = p.ahead,
-                                          .near = p.near,
-                                          .acc = sums + panel * tokens * kPanelRows,
-                                          .resume = line > 0});
+        MatMulTile tile{.x = p.PackedStrip(s) + p.XBytes(line) * tokens,
+                        .w = weights.data + panel * weights.panel_bytes,
+                        .panel_bytes = weights.panel_bytes,
+                        .lines = weights.lines,
+                        .ahead = p.ahead,
+                        .near = p.near,
+                        .acc = sums + panel * tokens * kPanelRows,
+                        .resume = line > 0};
+        if (p.tiles->fetches_next) next.GiveTo(tile, panel, n);
+        p.tiles->tile[n - 1][tokens - 1](tile);
         panel += n;
       }
       if (line + lines == p.lines) FinishStrip(p, s, part.first_panel, part.panels, sums);

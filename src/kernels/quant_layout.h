@@ -33,7 +33,7 @@ inline constexpr int32_t kUnitInputs = 32;
 /// so that kernels read memory strictly in order, which processors fetch ahead best. A code is nibble | pair << 4 |
 /// bit << 4 (or bit << 2 beside pairs alone).
 /// value = scale · (u - zero) - minimum, where u is the code or table[code] + zero (kF16: + minimum; scale: times
-/// `unit`).
+/// `unit`). What kernels ask of a layout is constant once it is inlined, which sanitizers must not keep from happening.
 struct QuantLayout {
   int32_t record_k = 0;
   int32_t block_k = 32;
@@ -47,27 +47,31 @@ struct QuantLayout {
   CodeTable table = CodeTable::kNone;
   float unit = 1.0f;  // kF16: what stored scales are multiplied with
 
-  constexpr int32_t blocks() const { return record_k / block_k; }
+  [[gnu::always_inline]] constexpr int32_t blocks() const { return record_k / block_k; }
   constexpr int32_t lines_per_block() const { return block_k / 4; }
   // Byte offsets inside a record.
   constexpr int32_t scales_at() const { return 0; }
-  constexpr int32_t scale_bytes() const {  // of a block
+  [[gnu::always_inline]] constexpr int32_t scale_bytes() const {  // of a block
     return scale == ScaleKind::kF32 ? 64 : scale == ScaleKind::kF16 ? 32 : 16;
   }
-  constexpr bool minima_apart() const { return minima && scale != ScaleKind::kSuperNibbles; }
-  constexpr int32_t minima_at() const { return blocks() * scale_bytes(); }
-  constexpr int32_t super_at() const { return minima_at() + (minima_apart() ? blocks() * scale_bytes() : 0); }
-  constexpr bool super() const { return scale == ScaleKind::kSuper || scale == ScaleKind::kSuperNibbles; }
-  constexpr int32_t header_bytes() const {  // all of the above
+  [[gnu::always_inline]] constexpr bool minima_apart() const { return minima && scale != ScaleKind::kSuperNibbles; }
+  [[gnu::always_inline]] constexpr int32_t minima_at() const { return blocks() * scale_bytes(); }
+  [[gnu::always_inline]] constexpr int32_t super_at() const {
+    return minima_at() + (minima_apart() ? blocks() * scale_bytes() : 0);
+  }
+  [[gnu::always_inline]] constexpr bool super() const {
+    return scale == ScaleKind::kSuper || scale == ScaleKind::kSuperNibbles;
+  }
+  [[gnu::always_inline]] constexpr int32_t header_bytes() const {  // all of the above
     return (super_at() + (super() ? (minima ? 64 : 32) : 0) + 63) / 64 * 64;
   }
-  constexpr int32_t unit_at(int32_t i) const { return header_bytes() + i * unit_bytes(); }
-  constexpr int32_t record_bytes() const { return unit_at(record_k / kUnitInputs); }
+  [[gnu::always_inline]] constexpr int32_t unit_at(int32_t i) const { return header_bytes() + i * unit_bytes(); }
+  [[gnu::always_inline]] constexpr int32_t record_bytes() const { return unit_at(record_k / kUnitInputs); }
   // Byte offsets inside a unit.
-  constexpr int32_t pairs_at() const { return nibbles ? 256 : 0; }
-  constexpr int32_t bits_at() const { return pairs_at() + (pairs ? 128 : 0); }
-  constexpr int32_t bytes_at() const { return bits_at() + (bits ? 64 : 0); }
-  constexpr int32_t unit_bytes() const { return bytes_at() + (bytes ? 512 : 0); }
+  [[gnu::always_inline]] constexpr int32_t pairs_at() const { return nibbles ? 256 : 0; }
+  [[gnu::always_inline]] constexpr int32_t bits_at() const { return pairs_at() + (pairs ? 128 : 0); }
+  [[gnu::always_inline]] constexpr int32_t bytes_at() const { return bits_at() + (bits ? 64 : 0); }
+  [[gnu::always_inline]] constexpr int32_t unit_bytes() const { return bytes_at() + (bytes ? 512 : 0); }
   /// Codes need eight bits, so that a sum of two products may exceed 16.
   constexpr bool wide() const {
     return bytes || table == CodeTable::kIq4 || table == CodeTable::kNf4 || table == CodeTable::kFp4;

@@ -45,7 +45,8 @@ inline float LoadF32(const std::byte* p) {
 }
 
 /// What a scale is multiplied with for input `k` of row `row`.
-inline float RecordLevel(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t k) {
+[[gnu::always_inline]] inline float RecordLevel(const QuantLayout& layout, const std::byte* record, int64_t row,
+                                                int64_t k) {
   const int code = RecordCode(layout, record, row, k);
   if (layout.table == CodeTable::kE4M3) return E4M3ToFloat(static_cast<uint8_t>(code));
   if (layout.table == CodeTable::kE5M2) return E5M2ToFloat(static_cast<uint8_t>(code));
@@ -67,7 +68,8 @@ inline float RecordLevel(const QuantLayout& layout, const std::byte* record, int
 }
 
 /// What is added to scale · (code - zero); 0 for formats without minima.
-inline float RecordMinimum(const QuantLayout& layout, const std::byte* record, int64_t row, int64_t block) {
+[[gnu::always_inline]] inline float RecordMinimum(const QuantLayout& layout, const std::byte* record, int64_t row,
+                                                  int64_t block) {
   if (!layout.minima) return 0.0f;
   const std::byte* const at = record + layout.minima_at() + block * layout.scale_bytes();
   if (layout.scale == ScaleKind::kF16) return LoadF16(at + row * 2);

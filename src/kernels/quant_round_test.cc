@@ -75,6 +75,8 @@ void CheckProduct(const KernelSet* set, DType type, int64_t tokens, int64_t rows
   const std::vector<float> y = Product(set, packed.weight, x, tokens, true);
   double error = 0.0;  // of the rounding itself
   double whole = 0.0;
+  std::vector<std::vector<double>> rounded;
+  for (int64_t t = 0; t < tokens; ++t) rounded.push_back(RoundActivations(type, x.data() + t * cols, cols));
   for (int64_t r = 0; r < rows; ++r) {
     const std::vector<float> w = RoundedRow(packed.weight, r);
     std::vector<float> exact(static_cast<size_t>(cols));
@@ -84,7 +86,7 @@ void CheckProduct(const KernelSet* set, DType type, int64_t tokens, int64_t rows
       whole += std::pow(static_cast<double>(exact[k]), 2);
     }
     for (int64_t t = 0; t < tokens; ++t) {
-      const std::vector<double> a = RoundActivations(type, x.data() + t * cols, cols);
+      const std::vector<double>& a = rounded[static_cast<size_t>(t)];
       double sum = 0.0;
       double size = 0.0;
       for (size_t k = 0; k < w.size(); ++k) {

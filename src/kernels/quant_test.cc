@@ -33,11 +33,13 @@ void CheckProduct(const KernelSet* set, DType type, int64_t tokens, int64_t rows
     if (outliers && random.Below(200) == 0) value *= 500.0f;
   }
   const std::vector<float> y = Product(set, packed.weight, x, tokens);
+  std::vector<std::vector<double>> rounded;
+  for (int64_t t = 0; t < tokens; ++t) rounded.push_back(RoundActivations(type, x.data() + t * cols, cols));
   for (int64_t r = 0; r < rows; ++r) {
     std::vector<float> w(static_cast<size_t>(cols));
     UnpackRow(packed.weight, r, w.data());
     for (int64_t t = 0; t < tokens; ++t) {
-      const std::vector<double> a = RoundActivations(type, x.data() + t * cols, cols);
+      const std::vector<double>& a = rounded[static_cast<size_t>(t)];
       double sum = 0.0;
       double size = 0.0;
       for (int64_t k = 0; k < cols; ++k) {

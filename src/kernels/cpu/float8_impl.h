@@ -123,7 +123,7 @@ constexpr FormatKernels MakeFloat8Kernels() {
   kernels.wide = &V::kFloatKernels;
   kernels.wide_lines = L.record_k;
   kernels.wide_line_bytes = 64;
-  kernels.widen_from = 2;
+  kernels.widen_from = kStrip + 1;
   kernels.ahead = kernels.ahead_few = 4096;
   return kernels;
 }

@@ -177,7 +177,7 @@ constexpr FormatKernels MakeWidenedKernels(const FormatKernels* wide) {
   kernels.wide = wide;
   kernels.wide_lines = Format::kSteps;
   kernels.wide_line_bytes = 64;
-  kernels.widen_from = 5;
+  kernels.widen_from = 4 * kStrip + 1;
   return kernels;
 }
 

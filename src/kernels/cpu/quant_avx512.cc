@@ -61,7 +61,8 @@ struct IntVec : Vec {
   }
 };
 
-constexpr simd::QuantTiles kTiles{.direct = 8, .paired = 2, .strip = 6, .panels = 2, .widen_from = 3, .round_from = 32};
+constexpr simd::QuantTiles kTiles{
+    .direct = 8, .paired = 2, .strip = 6, .panels = 2, .widen_from = 17, .round_from = 32};
 
 }  // namespace
 

@@ -236,6 +236,35 @@ void QuantTile(const MatMulTile& tile) noexcept {
   }
 }
 
+/// What is needed after a tile, asked for a little at a time between the tile's blocks: many lines at once would wait
+/// for each other, and the products for them.
+template <class V, int kPanels>
+class SpreadFetch {
+ public:
+  /// For a tile of `blocks` blocks.
+  SpreadFetch(const MatMulTile& tile, int64_t blocks)
+      : next_(tile.next),
+        panel_bytes_(tile.next_panel_bytes),
+        lines_(tile.next == nullptr ? 0 : tile.next_bytes / 64),
+        per_block_(lines_ * kOne / std::max<int64_t>(blocks, 1) + 1) {}
+  /// Once for each block.
+  [[gnu::always_inline]] inline void Step() {
+    for (due_ += per_block_; due_ >= kOne && lines_ > 0; due_ -= kOne, --lines_, next_ += 64) {
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanels; ++p) V::PrefetchL2(next_ + p * panel_bytes_);
+    }
+  }
+
+ private:
+  static constexpr int64_t kOne = 1 << 16;  // a line of each panel
+
+  const std::byte* next_;
+  int64_t panel_bytes_;
+  int64_t lines_;
+  int64_t per_block_;
+  int64_t due_ = 0;
+};
+
 /// Many tokens: lines are blocks of bytes (WidenRecords), and all tokens' sums of a block are in registers.
 template <class V, int kBlockK, bool kMinima, bool kWideCodes, int kPanels, int kTokens>
 void WideTile(const MatMulTile& tile) noexcept {
@@ -247,6 +276,7 @@ void WideTile(const MatMulTile& tile) noexcept {
   const std::byte* x = tile.x;
   const std::byte* w = tile.w;
   const int64_t panel_bytes = tile.panel_bytes;
+  SpreadFetch<V, kPanels> fetch(tile, tile.lines);
   sums.Clear();
   if (!tile.resume) sums.Store(tile.acc);
   for (int64_t line = 0; line < tile.lines; x += X::kBytes * kTokens) {
@@ -257,6 +287,7 @@ void WideTile(const MatMulTile& tile) noexcept {
     for (int block = 0; block < blocks; ++block, w += kWideBlockBytes<kBlockK, kMinima>) {
       const std::byte* const q = x + block * kBlockLines * kTokens * 4;
       const std::byte* const seeds = x + (X::kSeedsAt + block * 4) * kTokens;
+      fetch.Step();
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) {
         U acc[kTokens][kPanels];
@@ -310,6 +341,7 @@ constexpr FormatKernels MakeWideKernels() {
   kernels.strip = kStrip;
   kernels.lines_per_chunk = QuantX<kBlockK, kMinima>::kBlocks;
   kernels.x_chunk_bytes = QuantX<kBlockK, kMinima>::kBytes;
+  kernels.fetches_next = true;
   [&]<int... kT>(std::integer_sequence<int, kT...>) {
     ((kernels.tile[0][kT] = &WideTile<V, kBlockK, kMinima, kWideCodes, 1, kT + 1>), ...);
     if constexpr (kPanels == 2) {
@@ -322,14 +354,14 @@ template <class V, int kBlockK, bool kMinima, bool kWideCodes, int kStrip, int k
 inline constexpr FormatKernels kWideKernels = MakeWideKernels<V, kBlockK, kMinima, kWideCodes, kStrip, kPanels>();
 
 /// How many tokens and panels the tiles take: kDirect tokens from a format's own records (kPaired where two panels go
-/// together), strips of kStrip tokens and kPanels panels from wide ones, which are made for so many strips.
+/// together), strips of kStrip tokens and kPanels panels from wide ones, which are made for widen_from tokens and more.
 struct QuantTiles {
   int direct;
   int paired;
   int strip;
   int panels;
   int widen_from;
-  int round_from = 0;  // tokens; 0: never
+  int round_from = 0;  // 0: never
 };
 
 /// The product for many tokens with weights rounded to kRoundedLayout.

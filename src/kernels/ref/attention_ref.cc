@@ -178,6 +178,10 @@ void AttendRow(const AttentionTask& task, int64_t row, const Slots& slots, float
 
   const bool codes = HasCodes(kv.type);
   const IntegerQuery integers = codes ? RoundQuery(q, kv.head_dim) : IntegerQuery{};
+  float rounded_query[kMaxHeadDim];
+  for (int64_t i = 0; i < kv.head_dim; ++i) {
+    rounded_query[i] = kv.type == KvType::kBF16 ? ToFloat(ToBFloat16(q[i])) : q[i];
+  }
   Seen seen;
   for (int64_t slot = slots.begin; slot < slots.end; ++slot) {
     seen[static_cast<size_t>(slot - slots.begin)] = Sees(args, token, slot);
@@ -187,9 +191,9 @@ void AttendRow(const AttentionTask& task, int64_t row, const Slots& slots, float
   for (int64_t slot = slots.begin; slot < slots.end; ++slot) {
     if (!seen[static_cast<size_t>(slot - slots.begin)]) continue;
     float dot = codes ? CodeDot(integers, kv, slots.KeyCodes(slot)) : 0.0f;
-    for (int64_t i = 0; i < kv.head_dim && !codes; ++i) {
-      const float x = kv.type == KvType::kBF16 ? ToFloat(ToBFloat16(q[i])) : q[i];
-      dot = std::fma(x, slots.Key(slot)[i], dot);
+    if (!codes) {
+      const float* const key = slots.Key(slot);
+      for (int64_t i = 0; i < kv.head_dim; ++i) dot = std::fma(rounded_query[i], key[i], dot);
     }
     const float logit = Logit(args, query_head, token, slot, dot);
     weights[slot - slots.begin] = logit;
@@ -205,7 +209,8 @@ void AttendRow(const AttentionTask& task, int64_t row, const Slots& slots, float
     weights[slot - slots.begin] = p;
     if (codes) continue;
     const float rounded = kv.type == KvType::kBF16 ? ToFloat(ToBFloat16(p)) : p;
-    for (int64_t i = 0; i < kv.head_dim; ++i) acc[i] = std::fma(rounded, slots.Value(slot)[i], acc[i]);
+    const float* const value = slots.Value(slot);
+    for (int64_t i = 0; i < kv.head_dim; ++i) acc[i] = std::fma(rounded, value[i], acc[i]);
   }
   if (codes) SumCodes(kv, slots, seen, weights, acc);
 }

@@ -46,7 +46,7 @@ void Tile(const MatMulTile& tile) noexcept {
 }
 
 template <class Element>
-constexpr FormatKernels MakeFormatKernels() {
+constexpr FormatKernels MakeFormatKernels() noexcept {
   FormatKernels kernels;
   kernels.strip = 4;
   kernels.x_chunk_bytes = 16 / static_cast<int32_t>(sizeof(Element));
@@ -80,7 +80,7 @@ void Finish(const MatMulFinish& f) noexcept {
 constexpr FormatKernels kF16 = MakeFormatKernels<Float16>();
 constexpr FormatKernels kBF16 = MakeFormatKernels<BFloat16>();
 
-constexpr MatMulKernels MakeTable() {
+constexpr MatMulKernels MakeTable() noexcept {
   MatMulKernels kernels{.formats = {&kF32Kernels, &kF16, &kBF16}, .finish = &Finish};
   for (int i = 0; i < kQuantFormats; ++i) kernels.formats[kWeightFormats - kQuantFormats + i] = kQuantKernels + i;
   return kernels;

@@ -169,7 +169,7 @@ void FloatTile(const MatMulTile& tile) noexcept {
 }
 
 template <const QuantLayout& kLayout>
-constexpr FormatKernels Make() {
+constexpr FormatKernels Make() noexcept {
   FormatKernels kernels;
   kernels.strip = 2;
   if (kLayout.float8()) {
