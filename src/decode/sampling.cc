@@ -36,7 +36,19 @@ Status CheckRaw(const RowSummary& raw) {
 Status NothingLeft() {
   return InvalidArgument(
       "no token is left to choose: --logit-bias, --no-repeat-ngram, --min-new-tokens and --ignore-eos rule out every "
-      "one; relax one of them");
+      "one (of those that a JSON schema allows, if there is one); relax one of them");
+}
+
+/// Makes tokens without their bit impossible.
+void Forbid(std::span<const uint64_t> allowed, std::span<float> logits) {
+  for (size_t word = 0; 64 * word < logits.size(); ++word) {
+    const uint64_t bits = word < allowed.size() ? allowed[word] : 0;
+    if (bits == ~uint64_t{0}) continue;
+    const size_t end = std::min(logits.size(), 64 * (word + 1));
+    for (size_t i = 64 * word; i < end; ++i) {
+      if ((bits >> (i % 64) & 1) == 0) logits[i] = -kInfinity;
+    }
+  }
 }
 
 // Calls ban(next) for every token that followed an earlier occurrence of the last n-1 tokens.
@@ -177,18 +189,19 @@ void Sampler::Process(std::span<float> logits) const {
   }
 }
 
-Result<SampledToken> Sampler::Sample(std::span<float> logits) {
+Result<SampledToken> Sampler::Sample(std::span<float> logits, std::span<const uint64_t> allowed) {
   if (logits.empty()) return InvalidArgument("there are no logits to sample from");
   const RowSummary raw = Summarize(logits);
   RETURN_IF_ERROR(CheckRaw(raw));
-  if (params_.greedy() && !has_processors()) return SampledToken{raw.argmax, static_cast<float>(raw.LogProb(raw.max))};
+  const bool processed_row = has_processors() || !allowed.empty();
+  if (params_.greedy() && !processed_row) return SampledToken{raw.argmax, static_cast<float>(raw.LogProb(raw.max))};
 
   Scratch& scratch = ThreadScratch();
-  const bool processed_row = has_processors();
   float max = raw.max;
   TokenId id = raw.argmax;
   if (processed_row) {
     scratch.raw.assign(logits.begin(), logits.end());
+    if (!allowed.empty()) Forbid(allowed, logits);
     Process(logits);
     const RowSummary processed = FindMax(logits);
     if (processed.has_nan) return Internal("the logits processors made NaN");

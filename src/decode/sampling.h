@@ -54,7 +54,9 @@ class Sampler {
 
   /// Chooses the next token; `logits` ([vocab] fp32, raw) is used as scratch. NaN, or no token left, is an error.
   /// Of +inf logits each is equally likely. Sampling uses up one random number, greedy none.
-  Result<SampledToken> Sample(std::span<float> logits);
+  /// `allowed`, where it is not empty: bit i % 64 of word i / 64 says whether token i may be chosen at all; tokens
+  /// beyond it may not. The processors see only those.
+  Result<SampledToken> Sample(std::span<float> logits, std::span<const uint64_t> allowed = {});
 
   /// The distribution Sample draws from: [vocab], sums to 1, a one-hot row when greedy; `logits` is used as scratch.
   Result<std::vector<double>> Distribution(std::span<float> logits) const;

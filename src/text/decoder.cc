@@ -31,6 +31,7 @@ class MapStage final : public DecodeStage {
     return OkStatus();
   }
   Status Finish(Strings*) override { return OkStatus(); }
+  Result<std::string> Alone(std::string_view token) const override { return map_(token, false); }
 
  private:
   Map map_;
@@ -49,6 +50,7 @@ class WholeStage final : public DecodeStage {
     RETURN_IF_ERROR(inner_->Push(text_, out));
     return inner_->Finish(out);
   }
+  Result<std::string> Alone(std::string_view token) const override { return inner_->Alone(token); }
 
  private:
   DecodeStagePtr inner_;
@@ -64,27 +66,30 @@ class JoinStage final : public DecodeStage {
     return OkStatus();
   }
   Status Finish(Strings*) override { return OkStatus(); }
+  Result<std::string> Alone(std::string_view token) const override { return " " + std::string(token); }
 
  private:
   bool first_ = true;
 };
 
+/// The bytes of a token in the byte alphabet. One that is not written in it stands for itself.
+std::string BytesOfAlphabet(std::string_view token) {
+  std::string bytes;
+  for (size_t i = 0; i < token.size();) {
+    const Utf8Unit unit = DecodeUtf8(token, i);
+    const int byte = AlphabetToByte(unit.code_point);
+    if (byte < 0) return std::string(token);
+    bytes += static_cast<char>(byte);
+    i += unit.length;
+  }
+  return bytes;
+}
+
 /// Bytes written in the byte alphabet; whole characters come out.
 class ByteLevelStage final : public DecodeStage {
  public:
   Status Push(std::string_view token, Strings* out) override {
-    const size_t before = bytes_.size();
-    for (size_t i = 0; i < token.size();) {
-      const Utf8Unit unit = DecodeUtf8(token, i);
-      const int byte = AlphabetToByte(unit.code_point);
-      if (byte < 0) {  // not written in the alphabet: the token stands for itself
-        bytes_.resize(before);
-        bytes_ += token;
-        break;
-      }
-      bytes_ += static_cast<char>(byte);
-      i += unit.length;
-    }
+    bytes_ += BytesOfAlphabet(token);
     const size_t keep = IncompleteUtf8Suffix(bytes_);
     const std::string_view complete = std::string_view(bytes_).substr(0, bytes_.size() - keep);
     if (!complete.empty()) out->push_back(ReplaceInvalidUtf8(complete));
@@ -96,6 +101,7 @@ class ByteLevelStage final : public DecodeStage {
     bytes_.clear();
     return OkStatus();
   }
+  Result<std::string> Alone(std::string_view token) const override { return BytesOfAlphabet(token); }
 
  private:
   std::string bytes_;
@@ -105,16 +111,9 @@ class ByteLevelStage final : public DecodeStage {
 class ByteFallbackStage final : public DecodeStage {
  public:
   Status Push(std::string_view token, Strings* out) override {
-    const auto digit = [](char c) {
-      return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-    };
-    if (token.size() == 6 && token.starts_with("<0x") && token[5] == '>') {
-      const int high = token[3] == '+' ? 0 : digit(token[3]);  // Rust's integer parser takes a plus sign
-      const int low = digit(token[4]);
-      if (high >= 0 && low >= 0) {
-        bytes_ += static_cast<char>(high * 16 + low);
-        return OkStatus();
-      }
+    if (const int byte = ByteOf(token); byte >= 0) {
+      bytes_ += static_cast<char>(byte);
+      return OkStatus();
     }
     RETURN_IF_ERROR(Finish(out));
     out->emplace_back(token);
@@ -130,8 +129,22 @@ class ByteFallbackStage final : public DecodeStage {
     bytes_.clear();
     return OkStatus();
   }
+  Result<std::string> Alone(std::string_view token) const override {
+    const int byte = ByteOf(token);
+    return byte < 0 ? std::string(token) : std::string(1, static_cast<char>(byte));
+  }
 
  private:
+  /// The byte of "<0x41>", or -1.
+  static int ByteOf(std::string_view token) {
+    const auto digit = [](char c) {
+      return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+    };
+    if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
+    const int high = token[3] == '+' ? 0 : digit(token[3]);  // Rust's integer parser takes a plus sign
+    const int low = digit(token[4]);
+    return high >= 0 && low >= 0 ? high * 16 + low : -1;
+  }
   std::string bytes_;
 };
 
@@ -163,6 +176,9 @@ class StreamReplaceStage final : public DecodeStage {
     if (!text_.empty()) out->push_back(std::move(text_));
     text_.clear();
     return OkStatus();
+  }
+  Result<std::string> Alone(std::string_view token) const override {
+    return ReplaceAll(std::string(token), pattern_, content_);
   }
 
  private:
@@ -216,6 +232,9 @@ class BpeSuffixStage final : public DecodeStage {
     waiting_ = false;
     return OkStatus();
   }
+  Result<std::string> Alone(std::string_view token) const override {
+    return ReplaceAll(std::string(token), suffix_, " ");
+  }
 
  private:
   std::string suffix_;
@@ -246,12 +265,15 @@ class CtcStage final : public DecodeStage {
   Status Push(std::string_view token, Strings* out) override {
     if (last_ && *last_ == token) return OkStatus();
     last_ = std::string(token);
-    std::string text = ReplaceAll(std::string(token), pad_, "");
-    if (cleanup_) text = ReplaceAll(CleanUpWordPiece(std::move(text)), delimiter_, " ");
+    ASSIGN_OR_RETURN(std::string text, Alone(token));
     if (!text.empty()) out->push_back(std::move(text));
     return OkStatus();
   }
   Status Finish(Strings*) override { return OkStatus(); }
+  Result<std::string> Alone(std::string_view token) const override {
+    std::string text = ReplaceAll(std::string(token), pad_, "");
+    return cleanup_ ? ReplaceAll(CleanUpWordPiece(std::move(text)), delimiter_, " ") : text;
+  }
 
  private:
   std::string pad_;
@@ -385,6 +407,14 @@ std::vector<DecodeStagePtr> DecoderPlan::Start() const {
   if (!joined_) stages.push_back(std::make_unique<JoinStage>());
   for (const Factory& factory : stages_) stages.push_back(factory());
   return stages;
+}
+
+Result<std::string> DecoderPlan::Bytes(std::string_view token) const {
+  std::string bytes(token);
+  for (const DecodeStagePtr& stage : Start()) {
+    ASSIGN_OR_RETURN(bytes, stage->Alone(bytes));
+  }
+  return bytes;
 }
 
 namespace {

@@ -22,6 +22,8 @@ class DecodeStage {
   virtual Status Push(std::string_view token, std::vector<std::string>* out) = 0;
   /// Appends the rest.
   virtual Status Finish(std::vector<std::string>* out) = 0;
+  /// What becomes of a string in the middle of a stream if nothing around it counts; it may be a part of a character.
+  virtual Result<std::string> Alone(std::string_view token) const { return std::string(token); }
 };
 using DecodeStagePtr = std::unique_ptr<DecodeStage>;
 
@@ -47,6 +49,9 @@ class DecoderPlan {
   void CleanUpSpaces();
 
   std::vector<DecodeStagePtr> Start() const;
+
+  /// The bytes that a token adds in the middle of a text (Tokenizer::TokenBytes).
+  Result<std::string> Bytes(std::string_view token) const;
 
  private:
   void Add(Factory factory);

@@ -127,6 +127,11 @@ class PipelineTokenizer final : public Tokenizer {
     return std::make_unique<PipelineStream>(this, options);
   }
 
+  Result<std::string> TokenBytes(TokenId id) const override {
+    if (!Knows(id) || IsSpecial(id)) return std::string();
+    return parts_.decoder.Bytes(IdToPiece(id));
+  }
+
   std::string_view IdToPiece(TokenId id) const override {
     if (const AddedToken* token = parts_.added.Get(id)) return token->content;
     return parts_.model->pieces().Piece(id);

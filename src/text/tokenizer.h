@@ -63,6 +63,12 @@ class Tokenizer {
   /// Decoding token by token. REQUIRES: the tokenizer outlives the stream.
   virtual std::unique_ptr<TokenStream> NewStream(const DecodeOptions& options = {}) const = 0;
 
+  /// The bytes that the token adds in the middle of a text, which may be a part of a character: "Ġthe" and "▁the" give
+  /// " the", "<0x0A>" a line feed. Special tokens and ids without a piece have none. Where a decoder's rules reach over
+  /// several tokens (clean-up of spaces, CTC), this is what they make of the token by itself. An error only where the
+  /// decoder cannot read the piece.
+  virtual Result<std::string> TokenBytes(TokenId id) const = 0;
+
   /// The piece as it stands in the vocabulary ("Ġthe", "▁the", "<0x0A>"); empty for ids without one.
   virtual std::string_view IdToPiece(TokenId id) const = 0;
   virtual std::optional<TokenId> PieceToId(std::string_view piece) const = 0;
