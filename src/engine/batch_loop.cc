@@ -1,20 +1,16 @@
 #include "engine/batch_loop.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
+#include "engine/clock.h"
 #include "engine/generation.h"
 
 namespace kvasir {
-
-using Clock = std::chrono::steady_clock;
-
 namespace {
 
-double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
+// Tokens of a text that is to become a vector, run between two steps of others.
+constexpr int64_t kEmbeddingPiece = 32;
 
 }  // namespace
 
@@ -23,7 +19,7 @@ struct BatchLoop::Active {
   RequestId id = 0;
   BatchRequest request;
   Clock::time_point submitted;
-  double first_token_ms = 0;
+  BatchOutput output;                                   // as far as it is known
   std::vector<std::unique_ptr<RunningSample>> samples;  // the others come when the first one's prompt has been run
   std::vector<LaneId> lanes;                            // of samples that go on
 };
@@ -31,7 +27,11 @@ struct BatchLoop::Active {
 BatchLoop::BatchLoop(BatchContext context, const SchedulerOptions& options)
     : context_(std::move(context)),
       scheduler_(context_.cache, options),
-      round_weights_before_(std::exchange(context_.runner.ctx().round_weights, false)) {}
+      round_weights_before_(context_.runner.ctx().round_weights),
+      embeddings_(context_.runner, context_.cache),
+      step_tokens_(options.step_tokens) {
+  if (options.deterministic) context_.runner.ctx().round_weights = false;
+}
 
 BatchLoop::~BatchLoop() { context_.runner.ctx().round_weights = round_weights_before_; }
 
@@ -42,7 +42,8 @@ LaneSpec BatchLoop::SpecOf(const Active& request, const RunningSample& sample) c
   return {.tokens = &sample.tokens(),
           .planned_length = planned,
           .scope = PrefixScope(context_.runner.model().spec(), planned, generation.cache_salt),
-          .priority = request.request.priority};
+          .priority = request.request.priority,
+          .client = request.request.client};
 }
 
 void BatchLoop::AddLane(LaneId lane, Active& request, size_t sample) {
@@ -75,9 +76,19 @@ Result<RequestId> BatchLoop::Submit(BatchRequest request) {
   return id;
 }
 
+Result<RequestId> BatchLoop::Submit(EmbeddingRequest request) {
+  GenerationRequest same;
+  same.prompt = request.tokens;
+  RETURN_IF_ERROR(context_.check(same));
+  const RequestId id = next_id_++;
+  embeddings_.Add(id, std::move(request));
+  return id;
+}
+
 void BatchLoop::EndIfDone(Active& request) {
   if (!request.lanes.empty()) return;
-  BatchOutput output{.first_token_ms = request.first_token_ms, .total_ms = MillisecondsSince(request.submitted)};
+  BatchOutput output = std::move(request.output);
+  output.total_ms = MillisecondsSince(request.submitted);
   for (const auto& sample : request.samples) output.samples.push_back(sample->TakeResult());
   const std::unique_ptr<Active> ended = std::move(requests_.extract(request.id).mapped());
   if (ended->request.on_done) ended->request.on_done(std::move(output));
@@ -91,7 +102,7 @@ void BatchLoop::Fail(Active& request, Status status) {
 
 void BatchLoop::Cancel(RequestId id) {
   const auto found = requests_.find(id);
-  if (found == requests_.end()) return;
+  if (found == requests_.end()) return embeddings_.Cancel(id);
   Active& request = *found->second;
   while (!request.lanes.empty()) {
     RunningSample& sample = *request.samples[lanes_.at(request.lanes.back()).sample];
@@ -123,7 +134,8 @@ Status BatchLoop::Choose(const ScheduledInput& input, std::span<const float> log
   const LaneOf lane = lanes_.at(input.lane);
   Active& request = *lane.request;
   RunningSample& sample = *request.samples[lane.sample];
-  if (request.first_token_ms == 0) request.first_token_ms = MillisecondsSince(request.submitted);
+  BatchOutput& output = request.output;
+  if (output.first_token_ms == 0) output.first_token_ms = MillisecondsSince(request.submitted);
   Status chosen = sample.Choose(logits, request.request.on_text);
   if (chosen.ok() && request.samples.size() == 1) chosen = BeginOthers(input.lane, request, logits);
   if (!chosen.ok()) return chosen;
@@ -136,9 +148,22 @@ Status BatchLoop::Choose(const ScheduledInput& input, std::span<const float> log
   return OkStatus();
 }
 
+/// Writes down a request's part in the step that begins.
+void BatchLoop::NotePart(const ScheduledInput& input) {
+  Active& request = *lanes_.at(input.lane).request;
+  const auto tokens = static_cast<int64_t>(input.tokens.size());
+  const bool answer = request.output.first_token_ms != 0 && input.last && tokens == 1;
+  (answer ? last_step_.answers : last_step_.prompt_tokens) += tokens;
+  last_step_.parts.push_back({.request = request.id, .answer = answer, .tokens = tokens});
+  if (request.output.first_step_ms != 0) return;
+  request.output.first_step_ms = MillisecondsSince(request.submitted);
+  request.output.cached_tokens = input.cached_tokens;
+}
+
 Result<bool> BatchLoop::Step() {
-  if (requests_.empty()) return false;
   last_step_ = {};
+  if (!embeddings_.empty()) embeddings_.Step(requests_.empty() ? step_tokens_ : kEmbeddingPiece, !requests_.empty());
+  if (requests_.empty()) return !embeddings_.empty();
   const Clock::time_point start = Clock::now();
   const Scheduler::Step step = scheduler_.Next();
   for (const LaneId lane : step.too_long) {
@@ -148,11 +173,11 @@ Result<bool> BatchLoop::Step() {
                            "--pool-tokens",
                            request.request.generation.prompt.size()));
   }
+  last_step_.wait_ms = step.wait_ms;
   if (step.inputs.empty()) return true;
   std::vector<StepInput> inputs;
   for (const ScheduledInput& input : step.inputs) {
-    (input.tokens.size() == 1 && input.last ? last_step_.answers : last_step_.prompt_tokens) +=
-        static_cast<int64_t>(input.tokens.size());
+    NotePart(input);
     inputs.push_back(
         {.seq = input.seq, .tokens = input.tokens, .planned_length = input.planned_length, .logits = input.last});
   }
@@ -161,7 +186,7 @@ Result<bool> BatchLoop::Step() {
     while (!requests_.empty()) Fail(*requests_.begin()->second, logits.status());
     return logits.status();
   }
-  scheduler_.Ran(step);
+  scheduler_.Ran(step, MillisecondsSince(start));
   int64_t row = 0;
   for (const ScheduledInput& input : step.inputs) {
     if (!input.last) continue;

@@ -98,8 +98,8 @@ TEST(BatchLoopTest, AnswersAreThoseOfRequestsByThemselves) {
       const auto id = (*loop)->Submit({.generation = requests[i],
                                        .priority = static_cast<int32_t>(i % 2),
                                        .on_text =
-                                           [&shown, i](int32_t index, std::string_view text, TokenId) {
-                                             if (index == 0) shown[i] += text;
+                                           [&shown, i](const TextEvent& event) {
+                                             if (event.index == 0) shown[i] += event.text;
                                              return true;
                                            },
                                        .on_done = answers.At(i)});
@@ -139,9 +139,8 @@ TEST(BatchLoopTest, WhoHangsUpFreesBlocksAndHarmsNobody) {
   several.n = 2;
   const auto cancelled = (*loop)->Submit({.generation = several, .on_done = answers.At(1)});
   int heard = 0;
-  (void)(*loop)->Submit({.generation = several,
-                         .on_text = [&heard](int32_t, std::string_view, TokenId) { return ++heard < 3; },
-                         .on_done = answers.At(2)});
+  (void)(*loop)->Submit(
+      {.generation = several, .on_text = [&heard](const TextEvent&) { return ++heard < 3; }, .on_done = answers.At(2)});
   const auto unborn = (*loop)->Submit({.generation = request, .on_done = answers.At(3)});
   ASSERT_TRUE(kept.ok() && cancelled.ok() && unborn.ok());
   (*loop)->Cancel(*unborn);

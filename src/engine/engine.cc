@@ -23,6 +23,7 @@ struct Engine::Impl {
   ExecContext ctx;
   std::unique_ptr<Model> model;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::shared_ptr<const TokenTrie> token_trie;
   std::optional<ChatTemplate> chat_template;
   GenerationDefaults defaults;
   RunShape run;
@@ -119,6 +120,7 @@ Status Engine::Impl::PlanRun(const DecoderSpec& spec, const WeightNeed& weights)
   const int64_t available = AvailableMemory();
   ASSIGN_OR_RETURN(plan, FitMemory(spec, weights, run, available));
   run.context = plan.context;
+  run.pool_tokens = plan.pool_tokens;
   if (options.planned) options.planned(plan, available);
   return OkStatus();
 }
@@ -202,6 +204,24 @@ const EngineOptions& Engine::options() const { return impl_->options; }
 int Engine::threads() const { return impl_->pool->size(); }
 ExecContext& Engine::exec() { return impl_->ctx; }
 
+Result<std::shared_ptr<const TokenTrie>> Engine::token_trie() {
+  if (impl_->token_trie) return impl_->token_trie;
+  if (!impl_->tokenizer) {
+    return NotFound("{}: this model has no tokenizer, so that nothing is known of its tokens' text",
+                    impl_->options.model.string());
+  }
+  const std::vector<TokenId>& eos = impl_->defaults.eos;
+  std::vector<std::string> bytes(static_cast<size_t>(impl_->tokenizer->vocab().size));
+  for (TokenId id = 0; id < impl_->tokenizer->vocab().size; ++id) {
+    if (std::ranges::find(eos, id) != eos.end()) continue;
+    ASSIGN_OR_RETURN(bytes[static_cast<size_t>(id)], impl_->tokenizer->TokenBytes(id));
+  }
+  // Ids that the model's head does not have can never come.
+  bytes.resize(std::min(bytes.size(), static_cast<size_t>(impl_->model->spec().vocab_size)));
+  ASSIGN_OR_RETURN(impl_->token_trie, TokenTrie::Make(std::move(bytes)));
+  return impl_->token_trie;
+}
+
 Result<const ChatTemplate*> Engine::chat_template() {
   if (!impl_->chat_template) {
     if (!impl_->tokenizer || impl_->tokenizer->chat_template().empty()) {
@@ -215,6 +235,10 @@ Result<const ChatTemplate*> Engine::chat_template() {
 MemoryReport Engine::Memory() const { return ReportMemory(*impl_->model); }
 
 KvBlockUse Engine::CacheBlocks() const { return impl_->cache->BlockUse(); }
+
+const KvCache& Engine::cache() const { return *impl_->cache; }
+
+Status Engine::CheckRequest(const GenerationRequest& request) const { return impl_->CheckRequest(request); }
 
 MemoryReport ReportMemory(const Model& model) {
   return {.weights = model.weight_bytes(),
@@ -245,6 +269,10 @@ Status Engine::Impl::CheckRequest(const GenerationRequest& request) const {
     return InvalidArgument("-n {}: at least 1 new token is needed", request.max_new_tokens);
   RETURN_IF_ERROR(request.sampling.Validate(vocab));
   const int64_t wanted = std::max<int64_t>(request.n, request.beams.num_beams);
+  if (request.top_logprobs < 0 || request.top_logprobs > kMostTopLogprobs) {
+    return InvalidArgument("{} of the most probable tokens of each place were asked for; 0 to {} can be told",
+                           request.top_logprobs, kMostTopLogprobs);
+  }
   if (request.n < 1 || request.beams.num_beams < 1 || wanted > options.max_sequences) {
     return InvalidArgument("{} sequences at once; at least 1 and at most {} are possible", wanted,
                            options.max_sequences);
@@ -256,6 +284,9 @@ Status Engine::Impl::CheckRequest(const GenerationRequest& request) const {
   if (!std::isfinite(request.beams.length_penalty)) return InvalidArgument("the length penalty is not a number");
   for (const std::string& stop : request.stop) {
     if (stop.empty()) return InvalidArgument("a stop string is empty");
+  }
+  if (request.constraint && request.beams.num_beams > 1) {
+    return Unsupported("beam search cannot keep to a JSON schema; use samples");
   }
   if (request.keep && wanted > 1) return InvalidArgument("only a single sequence can be kept for reuse");
   return OkStatus();

@@ -12,8 +12,10 @@
 
 #include "base/status.h"
 #include "decode/beam_search.h"
+#include "decode/constraint.h"
 #include "decode/sampling.h"
 #include "decode/stop.h"
+#include "decode/token_trie.h"
 #include "kernels/exec.h"
 #include "kv/cache.h"
 #include "model/memory_plan.h"
@@ -98,19 +100,32 @@ struct GenerationRequest {
   BeamParams beams;               // num_beams > 1: beam search; n is then beams.num_return
   /// Keep the sequence for the next request, which reuses the common prefix (K5). REQUIRES: n == 1, no beams.
   bool keep = false;
+  /// What the text may be; null: anything. Every sample keeps to it and ends with it, if its length suffices; its text
+  /// is the bytes that the constraint has read. Log-probabilities stay the model's own. For tokens of
+  /// Engine::token_trie(); other requests of the same engine may share it. REQUIRES: no beams.
+  std::shared_ptr<Constraint> constraint;
   /// Requests share what a cache knows of common prefixes only if they have the same one: how long an answer takes to
   /// begin then tells nobody what others have asked.
   std::string cache_salt;
   bool skip_special = true;  // special tokens are left out of the text
+  int32_t top_logprobs = 0;  // of each place, so many of the most probable tokens are told; at most kMostTopLogprobs
   /// Asked between forward passes (chunks of the prompt, steps of decoding). True ends the request with what there is,
   /// which may be no token at all; the output then says kCancelled.
   std::function<bool()> interrupted;
 };
 
+/// A token that might have been chosen, with the natural log of the model's own probability.
+struct TokenLogprob {
+  TokenId id = 0;
+  float logprob = 0.0f;
+};
+inline constexpr int32_t kMostTopLogprobs = 20;
+
 struct GeneratedSample {
   std::string text;
   std::vector<TokenId> token_ids;
   std::vector<float> logprobs;
+  std::vector<std::vector<TokenLogprob>> top_logprobs;  // of each token, if asked for; the most probable first
   FinishReason finish = FinishReason::kNone;
   float score = 0.0f;  // beam search: the hypothesis' score
 };
@@ -140,9 +155,19 @@ struct GenerationOutput {
   MemoryReport memory;
 };
 
-/// Called with new text of sample `index` (never a part of a UTF-8 character, never part of a stop string). Returning
-/// false cancels the request. `token` is the newest id. Beam search calls it once per hypothesis, at the end.
-using TextCallback = std::function<bool(int32_t index, std::string_view text, TokenId token)>;
+/// A step of sample `index`: a token, and what can be shown of the text because of it.
+struct TextEvent {
+  int32_t index = 0;
+  std::string_view text;         // never a part of a UTF-8 character, never part of a stop string; may be empty
+  std::optional<TokenId> token;  // just chosen; none where text held back is shown since the request was interrupted
+  float logprob = 0.0f;          // the token's
+  std::span<const TokenLogprob> top_logprobs;  // GenerationRequest's
+  FinishReason finish = FinishReason::kNone;   // of the sample's last event
+};
+
+/// Called for every token; returning false cancels the request. Beam search calls it once per hypothesis, at the end,
+/// with its last token.
+using TextCallback = std::function<bool(const TextEvent& event)>;
 
 class BatchLoop;
 struct SchedulerOptions;
@@ -155,6 +180,9 @@ class Engine {
 
   const Model& model() const;
   const Tokenizer* tokenizer() const;  // null when there is none
+  /// The bytes of the tokens that a text may consist of, for constraints: without special tokens and ends of text. Made
+  /// at the first call, which takes a moment. NotFound without a tokenizer.
+  Result<std::shared_ptr<const TokenTrie>> token_trie();
   const GenerationDefaults& defaults() const;
   /// The model's chat template, compiled at first use; NotFound when it has none.
   Result<const ChatTemplate*> chat_template();
@@ -165,9 +193,13 @@ class Engine {
   MemoryReport Memory() const;
   /// Blocks of the KV cache at this moment, for metrics.
   KvBlockUse CacheBlocks() const;
+  const KvCache& cache() const;
   const EngineOptions& options() const;
   int threads() const;
   ExecContext& exec();  // for bench: counters, kernel set
+
+  /// What Generate would refuse the request for before it begins. Thread-safe, also beside other calls.
+  Status CheckRequest(const GenerationRequest& request) const;
 
   /// Checks the request, then generates. Errors: empty prompt, ids out of range, prompt longer than the context,
   /// sampling parameters out of range, NaN logits, no memory.

@@ -253,7 +253,7 @@ TEST(Engine, EndsAtEosLengthAndContext) {
 TEST(Engine, CancellingEndsAtOnceAndLosesNothing) {
   const auto engine = LoadOrDie(Options());
   int tokens = 0;
-  const auto output = engine->Generate(Request(), [&](int32_t, std::string_view, TokenId) { return ++tokens < 4; });
+  const auto output = engine->Generate(Request(), [&](const TextEvent&) { return ++tokens < 4; });
   ASSERT_TRUE(output.ok());
   EXPECT_EQ(output->samples[0].finish, FinishReason::kCancelled);
   EXPECT_EQ(output->samples[0].token_ids.size(), 4u);
@@ -316,7 +316,7 @@ TEST(Engine, AKeptSequenceWhoseRotationsWouldDifferIsNotReused) {
   first.sampling.ignore_eos = false;
   first.keep = true;
   int tokens = 0;
-  const auto output = engine->Generate(first, [&](int32_t, std::string_view, TokenId) { return ++tokens < 4; });
+  const auto output = engine->Generate(first, [&](const TextEvent&) { return ++tokens < 4; });
   ASSERT_TRUE(output.ok()) << output.status().message();
   GenerationRequest second = first;
   second.max_new_tokens = 1000;

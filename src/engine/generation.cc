@@ -1,20 +1,14 @@
 #include "engine/generation.h"
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 
+#include "engine/clock.h"
 #include "engine/running_sample.h"
 #include "model/rope.h"
 
 namespace kvasir {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 /// Releases its sequences when the request ends, however it ends.
 class SequenceSet {
@@ -333,8 +327,10 @@ Result<GenerationOutput> GenerateBeams(const GenerationContext& context, const G
       }
     }
     if (on_text) {
-      const TokenId last = sample.token_ids.empty() ? 0 : sample.token_ids.back();
-      on_text(static_cast<int32_t>(output.samples.size()), sample.text, last);
+      TextEvent event{.index = static_cast<int32_t>(output.samples.size()), .text = sample.text};
+      if (!sample.token_ids.empty()) event.token = sample.token_ids.back();
+      event.finish = sample.finish;
+      on_text(event);
     }
     output.samples.push_back(std::move(sample));
   }

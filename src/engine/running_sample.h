@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/status.h"
+#include "decode/constraint.h"
 #include "decode/sampling.h"
 #include "decode/stop.h"
 #include "engine/engine.h"
@@ -42,19 +45,27 @@ class RunningSample {
   GeneratedSample TakeResult() { return std::move(result_); }
 
  private:
-  Status TakeToken(const SampledToken& token, const TextCallback& on_text);
-  bool ShowText(std::string_view text, TokenId token, const TextCallback& on_text);
-  void FlushText(const TextCallback& on_text);
+  Result<SampledToken> Sample();
+  Status TakeToken(const SampledToken& token, std::string& shown);
+  Result<std::string> TextOf(TokenId token);
+  bool IsEos(TokenId token) const;
+  void ShowText(std::string_view text, std::string& shown);
+  void FlushText(std::string& shown);
 
   int64_t context_;
   std::span<const TokenId> eos_;
   int64_t max_new_tokens_;
   bool ignore_eos_;
   int32_t index_;
+  int32_t top_logprobs_;
   Sampler sampler_;
   std::vector<TokenId> tokens_;
   std::vector<float> row_;
   std::optional<StreamDecoder> decoder_;
+  std::shared_ptr<Constraint> constraint_;
+  Constraint::State state_ = 0;
+  std::vector<uint64_t> allowed_;
+  std::string part_of_character_;  // of a constrained text
   StopStrings stop_;
   GeneratedSample result_;
 };

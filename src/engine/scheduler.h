@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/clock.h"
+#include "engine/step_costs.h"
 #include "kv/cache.h"
 #include "text/vocab.h"
 
@@ -16,6 +18,7 @@ namespace kvasir {
 /// When sequences that wait join those that run.
 enum class Batching {
   kStatic,      // V1: once nothing runs any more; a batch goes on until its last sequence has ended
+  kDynamic,     // V5: the same, but a batch waits for a while to be full before it begins
   kContinuous,  // V2: at every step (Yu et al. 2022, Orca)
 };
 
@@ -27,7 +30,13 @@ struct SchedulerOptions {
   int64_t step_tokens = 512;
   /// False, the baseline: prompts are run whole, at once, and answers wait meanwhile.
   bool chunk_prompts = true;
+  /// An answer has the same bits in any company: prompts are computed exactly, never with ExecContext::round_weights.
+  bool deterministic = true;
   int64_t max_waiting = 4096;  // sequences; more are refused
+  double batch_wait_ms = 50;   // kDynamic: that the first of a batch waits for others
+  /// A step that runs prompts beside answers may take so many times what the answers alone would take, as steps so far
+  /// have shown: answers wait in time, not in tokens. 0: step_tokens is the only bound.
+  double slowest_answers = 0;
 };
 
 using LaneId = int64_t;
@@ -39,7 +48,8 @@ struct LaneSpec {
   const std::vector<TokenId>* tokens = nullptr;
   int64_t planned_length = 0;  // ForwardSequence's
   std::string scope;           // KvCache's, for prefixes
-  int32_t priority = 0;        // the larger ones come first, then who came first
+  int32_t priority = 0;        // the larger ones come first
+  uint64_t client = 0;         // who asks: of those that wait, the client with the fewest sequences running is next
 };
 
 /// Tokens of a sequence that are run in a step; their slots are reserved.
@@ -48,7 +58,10 @@ struct ScheduledInput {
   SeqId seq = 0;
   std::span<const TokenId> tokens;
   int64_t planned_length = 0;
-  bool last = false;  // the text ends with them: its next token can be chosen
+  bool last = false;    // the text ends with them: its next token can be chosen
+  bool answer = false;  // one token, and all that is left to run: as a rule, of a text that goes on
+  /// Tokens of its text that were found in the tree of prefixes when it was last let in.
+  int64_t cached_tokens = 0;
 };
 
 struct SchedulerCounts {
@@ -89,11 +102,12 @@ class Scheduler {
   struct Step {
     std::vector<ScheduledInput> inputs;  // answers first, then prompts
     std::vector<LaneId> too_long;        // alone in the cache, and it has no room for them
+    double wait_ms = 0;                  // nothing is run before that, unless someone comes
   };
   Step Next();
 
-  /// After a step has run: offers texts that are complete to others that begin alike.
-  void Ran(const Step& step);
+  /// After a step has run, in so many milliseconds: offers texts that are complete to others that begin alike.
+  void Ran(const Step& step, double milliseconds);
 
   SchedulerCounts counts() const;
 
@@ -102,8 +116,10 @@ class Scheduler {
     LaneSpec spec;
     LaneId id = 0;
     bool running = false;
-    SeqId seq = 0;           // while it runs
-    bool published = false;  // its text so far, to the tree of prefixes
+    SeqId seq = 0;  // while it runs
+    int64_t cached_tokens = 0;
+    Clock::time_point since = {};  // it waits
+    bool published = false;        // its text so far, to the tree of prefixes
   };
   /// The order in which lanes are served.
   struct Rank {
@@ -119,17 +135,23 @@ class Scheduler {
   LaneId Insert(LaneSpec spec);
   Lane& Find(LaneId id);
   int64_t Left(const Lane& lane) const;  // tokens that are not in the cache yet
-  bool StartNext();                      // the first that waits; false: there is no room
-  void Stop(Lane& lane);                 // takes it out of the cache
+  Lane* NextToStart();
+  bool StartNext();  // false: there is no room, or nobody waits
+  void Begin(Lane& lane, SeqId seq);
+  void Stop(Lane& lane);  // takes it out of the cache
   bool MakeRoom(Lane& lane, int64_t tokens, Step& step);
   void Schedule(Lane& lane, int64_t tokens, Step& step);
   Lane* Worst();  // of those that run
+  double WaitForMore() const;
+  int64_t PromptBudget(int64_t answers) const;
   void Publish(const Lane& lane);
 
   KvCache& cache_;
   SchedulerOptions options_;
-  Queue lanes_;                   // running and waiting
-  std::map<LaneId, Rank> by_id_;  // of lanes_
+  StepCosts costs_;
+  std::map<uint64_t, int64_t> running_of_;  // client
+  Queue lanes_;                             // running and waiting
+  std::map<LaneId, Rank> by_id_;            // of lanes_
   LaneId next_id_ = 1;
   int64_t running_ = 0;
   bool crowded_ = false;  // someone was taken out, and nobody has ended since: nobody is let in

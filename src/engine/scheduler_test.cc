@@ -33,17 +33,18 @@ class Driver {
  public:
   Driver(KvCache& cache, const SchedulerOptions& options) : cache_(cache), scheduler_(cache, options) {}
 
-  LaneId Add(int32_t tokens, int32_t first = 1, int32_t priority = 0) {
+  LaneId Add(int32_t tokens, int32_t first = 1, int32_t priority = 0, uint64_t client = 0) {
     std::vector<TokenId>& text = texts_.emplace_back(static_cast<size_t>(tokens));
     std::iota(text.begin(), text.end(), first);
-    const auto lane = scheduler_.Add({.tokens = &text, .planned_length = 1024, .scope = "s", .priority = priority});
+    const auto lane =
+        scheduler_.Add({.tokens = &text, .planned_length = 1024, .scope = "s", .priority = priority, .client = client});
     EXPECT_TRUE(lane.ok()) << lane.status().message();
     text_of_[*lane] = &text;
     return *lane;
   }
 
   /// Runs a step; every complete text gets a token.
-  Scheduler::Step Step() {
+  Scheduler::Step Step(double milliseconds = 1) {
     Scheduler::Step step = scheduler_.Next();
     for (const ScheduledInput& input : step.inputs) {
       const std::vector<TokenId>& text = *text_of_[input.lane];
@@ -53,7 +54,7 @@ class Driver {
       EXPECT_TRUE(std::equal(input.tokens.begin(), input.tokens.end(), text.begin() + static_cast<ptrdiff_t>(at)));
       cache_.Commit(input.seq, static_cast<int64_t>(input.tokens.size()));
     }
-    scheduler_.Ran(step);
+    scheduler_.Ran(step, milliseconds);
     for (const ScheduledInput& input : step.inputs) {
       if (input.last) text_of_[input.lane]->push_back(7000 + static_cast<int32_t>(input.lane));
     }
@@ -115,6 +116,49 @@ TEST(SchedulerTest, AStaticBatchEndsBeforeTheNextBegins) {
   EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{c, 7}));
 }
 
+TEST(SchedulerTest, ADynamicBatchWaitsUntilItIsFullOrItsTimeIsOver) {
+  const auto cache = Cache(1024);
+  Driver driver(*cache, {.batching = Batching::kDynamic, .max_running = 3, .step_tokens = 64, .batch_wait_ms = 1e6});
+  const LaneId a = driver.Add(4);
+  EXPECT_THAT(driver.Step().inputs, IsEmpty());
+  EXPECT_GT(driver.scheduler().Next().wait_ms, 9e5);
+  const LaneId b = driver.Add(4, 100);
+  EXPECT_THAT(driver.Step().inputs, IsEmpty());
+  const LaneId c = driver.Add(4, 200);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P(a, 4), P(b, 4), P(c, 4)));
+  driver.Add(4, 300);
+  driver.scheduler().Remove(a);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P(b, 1), P(c, 1)));  // nobody joins
+  driver.scheduler().Remove(b);
+  driver.scheduler().Remove(c);
+  EXPECT_GT(driver.scheduler().Next().wait_ms, 0);
+
+  Driver impatient(*cache, {.batching = Batching::kDynamic, .max_running = 3, .step_tokens = 64, .batch_wait_ms = 0});
+  const LaneId d = impatient.Add(4);
+  EXPECT_THAT(Sizes(impatient.Step()), ElementsAre(P(d, 4)));
+}
+
+TEST(SchedulerTest, PromptsGetTheTimeThatAnswersCanSpare) {
+  const auto cache = Cache(4096);
+  Driver driver(*cache, {.max_running = 4, .step_tokens = 256, .slowest_answers = 2});
+  const LaneId a = driver.Add(4);
+  driver.Step(100);
+  for (int i = 0; i < 60; ++i) driver.Step(100);  // an answer by itself takes 100 ms
+  const LaneId b = driver.Add(800, 1000);
+  // Three groups of tokens; a token of a prompt takes 5 ms.
+  EXPECT_THAT(Sizes(driver.Step(100 + 17 * 5)), ElementsAre(P(a, 1), P(b, 17)));
+  size_t last = 0;
+  for (int i = 0; i < 20; ++i) {
+    const auto step = driver.Step(100 + static_cast<double>(last) * 5);
+    if (step.inputs.size() < 2) break;
+    last = step.inputs[1].tokens.size();
+  }
+  EXPECT_GE(last, 12u);
+  EXPECT_LE(last, 28u);
+  driver.scheduler().Remove(a);
+  EXPECT_EQ(driver.Step(1000).inputs[0].tokens.size(), 256u);  // nobody waits
+}
+
 TEST(SchedulerTest, TheMoreImportantComeFirst) {
   const auto cache = Cache(1024);
   Driver driver(*cache, {.max_running = 1, .step_tokens = 64});
@@ -126,6 +170,25 @@ TEST(SchedulerTest, TheMoreImportantComeFirst) {
     driver.scheduler().Remove(lane);
   }
   EXPECT_THAT(driver.Step().inputs, IsEmpty());
+}
+
+TEST(SchedulerTest, ClientsTakeTurns) {
+  const auto cache = Cache(1024);
+  Driver driver(*cache, {.max_running = 3, .step_tokens = 64});
+  std::vector<LaneId> of_one;
+  for (int32_t i = 0; i < 5; ++i) of_one.push_back(driver.Add(4, 1 + i * 100, 0, 1));
+  const LaneId other = driver.Add(4, 900, 0, 2);
+  const LaneId third = driver.Add(4, 1000, 0, 3);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P(of_one[0], 4), P(other, 4), P(third, 4)));
+  driver.scheduler().Remove(other);
+  const LaneId again = driver.Add(4, 1100, 0, 2);
+  // Who has nothing running comes before who came first.
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P(of_one[0], 1), P(third, 1), P(again, 4)));
+  driver.scheduler().Remove(of_one[0]);
+  const LaneId urgent = driver.Add(4, 1200, 1, 2);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P(third, 1), P(again, 1), P(urgent, 4)));  // priority first
+  driver.scheduler().Remove(third);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P(urgent, 1), P(again, 1), P(of_one[1], 4)));
 }
 
 TEST(SchedulerTest, TheLastIsTakenOutWhereBlocksRunOutAndComesBack) {
@@ -170,7 +233,7 @@ TEST(SchedulerTest, ForksShareBlocksOrWait) {
   const LaneId a = *scheduler.Add({.tokens = &text, .scope = "s"});
   Scheduler::Step step = scheduler.Next();
   cache->Commit(step.inputs[0].seq, 20);
-  scheduler.Ran(step);
+  scheduler.Ran(step, 1);
   for (auto& other : others) other.push_back(9);
   text.push_back(8);
   const LaneId b = scheduler.Fork(a, {.tokens = &others[0], .scope = "s"});
@@ -180,7 +243,7 @@ TEST(SchedulerTest, ForksShareBlocksOrWait) {
   step = scheduler.Next();
   EXPECT_THAT(Sizes(step), ElementsAre(P{a, 1}, P{b, 1}));
   for (const ScheduledInput& input : step.inputs) cache->Commit(input.seq, 1);
-  scheduler.Ran(step);
+  scheduler.Ran(step, 1);
   scheduler.Remove(a);
   step = scheduler.Next();  // b has no new token; c begins behind the block that a has published
   ASSERT_FALSE(step.inputs.empty());

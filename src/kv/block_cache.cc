@@ -281,4 +281,20 @@ KvBlockUse BlockCache::BlockUse() const {
   return use;
 }
 
+std::vector<KvBlock> BlockCache::Blocks() const {
+  std::unordered_map<BlockId, KvBlock> held;
+  for (const auto& sequence : sequences_) {
+    if (!sequence) continue;
+    for (const BlockId id : sequence->tables[0].ids) {
+      KvBlock& block = held[id];
+      block.id = id;
+      ++block.holders;
+    }
+  }
+  std::vector<KvBlock> blocks;
+  blocks.reserve(held.size());
+  for (const auto& [id, block] : held) blocks.push_back(block);
+  return blocks;
+}
+
 }  // namespace kvasir

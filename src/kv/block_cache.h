@@ -30,6 +30,7 @@ class BlockCache : public KvCache {
   KvView View(SeqId seq, int layer) const override;
   int64_t BytesInUse() const override;
   KvBlockUse BlockUse() const final;
+  std::vector<KvBlock> Blocks() const override;
   int64_t BlockSlots() const final { return block_slots(); }
   int64_t BlockBytes(int layer) const final { return layers_[static_cast<size_t>(layer)].layout.bytes; }
   std::span<std::byte> Block(SeqId seq, int layer, int64_t block) final;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 #include "kernels/views.h"
@@ -95,6 +96,13 @@ struct KvBlockUse {
   int64_t wasted_slots = 0;  // of those, how many hold no token
 
   int64_t free() const { return blocks - used - cached; }
+};
+
+/// A block in use at this moment, a block being one in every layer.
+struct KvBlock {
+  int32_t id = 0;       // no other block's while this one is in use
+  int32_t holders = 0;  // sequences that hold it
+  bool known = false;   // to the prefix tree
 };
 
 /// Keys and values of several sequences in all layers. Not thread-safe; the views it hands out are read and written
@@ -188,6 +196,9 @@ class KvCache {
 
   /// Counts blocks, for metrics: takes time in proportion to those in use.
   virtual KvBlockUse BlockUse() const = 0;
+
+  /// The blocks in use, in no order: takes time in proportion to them.
+  virtual std::vector<KvBlock> Blocks() const = 0;
 
   /// Bytes that one more sequence of `tokens` would take.
   virtual int64_t BytesFor(int64_t tokens) const = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -71,6 +72,18 @@ class PagedCache final : public DynamicCache {
   void ClearPrefixes() override {
     const auto all = [](const PrefixTree::Node&) { return true; };
     tree_.RemoveOldest(tree_.size(), all, release_);
+  }
+
+  std::vector<KvBlock> Blocks() const override {
+    std::vector<KvBlock> blocks = DynamicCache::Blocks();
+    std::unordered_map<BlockId, int32_t> holders;
+    for (const KvBlock& block : blocks) holders[block.id] = block.holders;
+    std::erase_if(blocks, [&](const KvBlock& block) { return tree_.NodeOf(block.id) != nullptr; });
+    tree_.ForEach([&](const PrefixTree::Node& node) {
+      const auto held = holders.find(node.blocks[0]);
+      blocks.push_back({.id = node.blocks[0], .holders = held == holders.end() ? 0 : held->second, .known = true});
+    });
+    return blocks;
   }
 
   CacheKind kind() const override { return CacheKind::kPaged; }

@@ -69,6 +69,10 @@ class PrefixTree {
   /// Removes a node and all below it, the lowest first, and names each one that goes.
   void Remove(Node* node, const std::function<void(const Node&)>& removed);
 
+  void ForEach(const std::function<void(const Node&)>& visit) const {
+    for (const Node* node : uses_) visit(*node);
+  }
+
   int64_t size() const { return static_cast<int64_t>(nodes_.size()); }
 
  private:

@@ -219,6 +219,18 @@ Result<MemoryPlan> PlanMemory(const DecoderSpec& spec, const WeightNeed& weights
   return plan;
 }
 
+/// A pool in which every sequence finds its whole context is rarely filled. Where it would take more than half of what
+/// is free beside the rest, it gets that half, or one whole context where this is more and fits.
+Status ChoosePool(const DecoderSpec& spec, const WeightNeed& weights, int64_t available, RunShape& run) {
+  ASSIGN_OR_RETURN(const MemoryPlan whole, PlanMemory(spec, weights, run));
+  const int64_t half = (available - (whole.Needed() - whole.kv_cache)) / 2;
+  if (whole.kv_cache <= half || half <= 0 || whole.kv_bytes_per_token <= 0) return OkStatus();
+  run.pool_tokens = std::clamp(half / whole.kv_bytes_per_token, run.context, kMostKvTokens);
+  ASSIGN_OR_RETURN(const MemoryPlan shared, PlanMemory(spec, weights, run));
+  if (shared.Needed() > available) run.pool_tokens = 0;
+  return OkStatus();
+}
+
 Result<MemoryPlan> FitMemory(const DecoderSpec& spec, const WeightNeed& weights, RunShape run, int64_t available) {
   const int64_t hard = HardContextLimit(spec);
   const int64_t trained = TrainedContext(spec);
@@ -233,6 +245,9 @@ Result<MemoryPlan> FitMemory(const DecoderSpec& spec, const WeightNeed& weights,
     return InvalidArgument("--pool-tokens {} are too few for one sequence of -c {}", run.pool_tokens, run.context);
   }
   if (pool) run.context = std::min(run.context, run.pool_tokens);
+  if (!pool && run.cache == CacheKind::kPaged && run.sequences > 1) {
+    RETURN_IF_ERROR(ChoosePool(spec, weights, available, run));
+  }
   ASSIGN_OR_RETURN(MemoryPlan plan, PlanMemory(spec, weights, run));
   const int64_t wanted = run.context;
   if (!asked && !bounded && !pool && plan.Needed() > available) {

@@ -1,0 +1,28 @@
+// What steps cost, learnt from those that were run.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+
+namespace kvasir {
+
+/// A step's time is taken for that of its answers alone, which is measured for each number of them, and so much for
+/// every token of a prompt beside them. Both follow the machine as moving averages. Not thread-safe.
+class StepCosts {
+ public:
+  /// A step that has run `answers` tokens of texts that go on and `prompt_tokens` of others, in so many milliseconds.
+  void Add(int64_t answers, int64_t prompt_tokens, double milliseconds);
+
+  /// Tokens of prompts for which a step with `answers` (> 0) takes at most `slower` times what it takes without them;
+  /// nothing while too little is known.
+  std::optional<int64_t> PromptTokens(int64_t answers, double slower) const;
+
+ private:
+  std::optional<double> AnswersAlone(int64_t answers) const;
+
+  std::map<int64_t, double> answers_ms_;  // by their number
+  std::optional<double> prompt_token_ms_;
+};
+
+}  // namespace kvasir
