@@ -3,10 +3,12 @@
 
 # What the build needs, as packages of Debian 12.
 build_packages=(g++ cmake ninja-build ccache pkg-config libboost1.81-dev libboost-json1.81-dev libcli11-dev libfmt-dev
-  libspdlog-dev libpcre2-dev libutf8proc-dev libxxhash-dev)
+  libspdlog-dev libpcre2-dev libutf8proc-dev libxxhash-dev libssl-dev prometheus-cpp-dev
+  libjs-marked node-dompurify node-highlight.js)
 # What the tests need besides.
 test_packages=(libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19 qemu-user python3
-  python3-numpy binutils)
+  python3-numpy binutils chromium chromium-driver python3-selenium prometheus
+  python3-venv curl openssl)
 # What the kernels' tests for 64-bit Arm need besides.
 arm_packages=(g++-aarch64-linux-gnu qemu-user)
 

@@ -137,17 +137,6 @@ double BenchResult::Mean() const {
   return std::accumulate(tok_s.begin(), tok_s.end(), 0.0) / static_cast<double>(tok_s.size());
 }
 
-double Quantile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  std::ranges::sort(values);
-  const double at = share * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<size_t>(at);
-  const double above = values[std::min(below + 1, values.size() - 1)];
-  return std::lerp(values[below], above, at - static_cast<double>(below));
-}
-
-double Median(std::vector<double> values) { return Quantile(std::move(values), 0.5); }
-
 double BenchResult::Median() const { return apps::Median(tok_s); }
 
 double BenchResult::StandardDeviation() const {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "apps/statistics.h"
 #include "base/status.h"
 #include "engine/engine.h"
 #include "engine/step_runner.h"
@@ -99,10 +100,6 @@ Ceilings Better(const Ceilings& a, const Ceilings& b);
 
 /// One line for a report.
 std::string LimitsText(const Ceilings& ceilings, int threads, const KernelSet& set);
-
-double Median(std::vector<double> values);
-/// The value that a share of the others, 0 to 1, is not above, interpolated; 0 for none.
-double Quantile(std::vector<double> values, double share);
 
 /// Runs the test once for warming up and `repetitions` times for the record, each on fresh sequences of `cache`.
 /// Token ids are arbitrary but fixed. A rate counts the whole step as generation runs it, sampling excluded. With a

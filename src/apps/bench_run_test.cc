@@ -29,15 +29,6 @@ TEST(BenchResult, MeanMedianAndSpread) {
   EXPECT_EQ(result.StandardDeviation(), 0);
 }
 
-TEST(Quantile, LiesBetweenNeighbours) {
-  EXPECT_EQ(Quantile({}, 0.5), 0);
-  EXPECT_EQ(Quantile({7}, 0.25), 7);
-  EXPECT_DOUBLE_EQ(Quantile({4, 1, 2, 3, 5}, 0.25), 2);
-  EXPECT_DOUBLE_EQ(Quantile({4, 1, 2, 3}, 0.5), 2.5);
-  EXPECT_DOUBLE_EQ(Quantile({10, 20}, 0.75), 17.5);
-  EXPECT_DOUBLE_EQ(Quantile({10, 20}, 1), 20);
-}
-
 TEST(ShareOfLimit, NamesTheLimitThatBinds) {
   const Ceilings best{.read_bytes_per_s = 100, .fp32_flops = 50, .bf16_flops = 200, .int8_ops = 400};
   BenchResult result;

@@ -74,7 +74,7 @@ Status ChatSession::Say(std::string content) {
 Result<bool> ChatSession::Answer() {
   GenerationRequest request;
   RETURN_IF_ERROR(sampling_.Apply(engine_.defaults(), &request));
-  ASSIGN_OR_RETURN(request.prompt, format_.Render(messages_, options_.parse_special));
+  ASSIGN_OR_RETURN(request.prompt, format_.Encode(MessageList(messages_), {.parse_special = options_.parse_special}));
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   if (prompt_tokens >= engine_.context()) {
     return ResourceExhausted(
@@ -93,8 +93,8 @@ Result<bool> ChatSession::Answer() {
   request.interrupted = Interrupted;
 
   Status written;
-  auto result = engine_.Generate(request, [&](int32_t, std::string_view piece, TokenId) {
-    if (!piece.empty()) written = WriteText(piece);
+  auto result = engine_.Generate(request, [&](const TextEvent& event) {
+    if (!event.text.empty()) written = WriteText(event.text);
     return written.ok() && !Interrupted();
   });
   RETURN_IF_ERROR(written);

@@ -8,6 +8,8 @@
 #include "apps/sampling_flags.h"
 #include "apps/terminal.h"
 #include "apps/verb.h"
+#include "decode/json_constraint.h"
+#include "decode/json_schema.h"
 
 namespace kvasir::apps {
 namespace {
@@ -38,6 +40,10 @@ class GenerateVerb final : public Verb {
         "that of prompt and answer there.");
     model_.AddAll(flags);
     sampling_.AddSampling(flags);
+    flags.Group("Form of the answer");
+    flags.Text("--json-schema", "FILE|TEXT", &json_schema_,
+               "The answer is JSON that satisfies this JSON Schema; a text that begins with { is the schema itself.");
+    flags.Switch("--json-object", &json_object_, "The answer is a JSON object.");
     beams_.Add(flags);
     flags.Group("Output");
     flags.Switch("--stream", &stream_, "Show text as it is written.", "--no-stream");
@@ -51,6 +57,7 @@ class GenerateVerb final : public Verb {
     if (!chat_ && (!system_.empty() || !template_.empty())) {
       return InvalidArgument("--system and --template are for --chat; a raw prompt holds everything itself");
     }
+    ASSIGN_OR_RETURN(const std::shared_ptr<const JsonGrammar> grammar, Grammar());
     ASSIGN_OR_RETURN(const std::string text, prompt_.Read(true));
     EngineOptions options = model_.Options();
     options.max_sequences = beams_.MaxSequences();
@@ -66,6 +73,10 @@ class GenerateVerb final : public Verb {
                      sampling_.MaxNewTokens(engine->defaults(), prompt_tokens, engine->context()));
     RETURN_IF_ERROR(beams_.Apply(engine->defaults(), &request));
     request.skip_special = !special_;
+    if (grammar) {
+      ASSIGN_OR_RETURN(const std::shared_ptr<const TokenTrie> tokens, engine->token_trie());
+      request.constraint = MakeJsonConstraint(grammar, tokens);
+    }
     if (!session_.empty()) RETURN_IF_ERROR(BeginSession(*engine, request));
     // Only from here on: while the prompt is typed and the model loaded, Ctrl-C ends the program as always.
     CatchInterrupts();
@@ -74,6 +85,15 @@ class GenerateVerb final : public Verb {
   }
 
  private:
+  /// What the answer has to be; null: anything.
+  Result<std::shared_ptr<const JsonGrammar>> Grammar() const {
+    if (!json_schema_) return json_object_ ? JsonObjectGrammar() : nullptr;
+    if (json_object_) return InvalidArgument("--json-schema and --json-object: choose one");
+    if (json_schema_->starts_with('{')) return CompileJsonSchemaText(*json_schema_, "--json-schema");
+    ASSIGN_OR_RETURN(const std::string schema, ReadFile(*json_schema_, kMostJsonSchemaBytes));
+    return CompileJsonSchemaText(schema, *json_schema_);
+  }
+
   Status BeginSession(Engine& engine, GenerationRequest& request) const {
     if (request.n != 1 || request.beams.num_beams > 1) {
       return InvalidArgument("--session keeps one sequence; there are several samples or beams");
@@ -92,15 +112,15 @@ class GenerateVerb final : public Verb {
     std::vector<Message> messages;
     if (!system_.empty()) messages.push_back({"system", system_});
     messages.push_back({"user", text});
-    return format.Render(messages, parse_special_.value_or(false));
+    return format.Encode(MessageList(messages), {.parse_special = parse_special_.value_or(false)});
   }
 
   Status Generate(Engine& engine, const std::string& text, const GenerationRequest& request) const {
     const bool streaming = stream_ && !json_ && request.n == 1 && request.beams.num_beams == 1;
     if (echo_ && !json_ && streaming) RETURN_IF_ERROR(WriteText(text));
     Status written;
-    auto on_text = [&](int32_t, std::string_view piece, TokenId) {
-      if (streaming && !piece.empty()) written = WriteText(piece);
+    auto on_text = [&](const TextEvent& event) {
+      if (streaming && !event.text.empty()) written = WriteText(event.text);
       return written.ok() && !Interrupted();
     };
     auto result = engine.Generate(request, on_text);
@@ -165,6 +185,8 @@ class GenerateVerb final : public Verb {
   std::string system_;
   std::string template_;
   std::string session_;
+  std::optional<std::string> json_schema_;
+  bool json_object_ = false;
   std::optional<bool> parse_special_;
   bool chat_ = false;
   bool stream_ = true;

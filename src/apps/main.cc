@@ -21,9 +21,10 @@ constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;  // as shells report Ctrl-C
 
 using Factory = std::unique_ptr<Verb> (*)();
-constexpr Factory kVerbs[] = {MakeGenerateVerb,        MakeChatVerb,   MakeInspectVerb,    MakeAnalyzeVerb,
-                              MakeTokenizeVerb,        MakeLogitsVerb, MakePerplexityVerb, MakeBenchVerb,
-                              MakeBenchTechniquesVerb, MakePackVerb,   MakeQuantizeVerb};
+constexpr Factory kVerbs[] = {
+    MakeGenerateVerb,   MakeChatVerb,   MakeServeVerb,      MakeInspectVerb, MakeAnalyzeVerb,
+    MakeTokenizeVerb,   MakeLogitsVerb, MakePerplexityVerb, MakeBenchVerb,   MakeBenchTechniquesVerb,
+    MakeBenchServeVerb, MakePackVerb,   MakeQuantizeVerb};
 
 /// A verb with its table, --help included.
 struct Command {

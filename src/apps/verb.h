@@ -26,6 +26,7 @@ class Verb {
 
 std::unique_ptr<Verb> MakeGenerateVerb();
 std::unique_ptr<Verb> MakeChatVerb();
+std::unique_ptr<Verb> MakeServeVerb();
 std::unique_ptr<Verb> MakeInspectVerb();
 std::unique_ptr<Verb> MakeAnalyzeVerb();
 std::unique_ptr<Verb> MakeTokenizeVerb();
@@ -33,6 +34,7 @@ std::unique_ptr<Verb> MakeLogitsVerb();
 std::unique_ptr<Verb> MakePerplexityVerb();
 std::unique_ptr<Verb> MakeBenchVerb();
 std::unique_ptr<Verb> MakeBenchTechniquesVerb();
+std::unique_ptr<Verb> MakeBenchServeVerb();
 std::unique_ptr<Verb> MakePackVerb();
 std::unique_ptr<Verb> MakeQuantizeVerb();
 

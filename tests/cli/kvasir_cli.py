@@ -14,7 +14,7 @@ PROGRAM = os.environ.get("KVASIR_PROGRAM", "build/release/kvasir")
 DEMO = os.environ.get("KVASIR_DEMO_MODEL", "models/demo")
 SANITIZED = bool(os.environ.get("KVASIR_SANITIZE"))
 VERBS = ["generate", "chat", "inspect", "analyze", "tokenize", "logits", "perplexity", "bench",
-         "bench techniques", "pack", "quantize"]
+         "bench techniques", "bench serve", "pack", "quantize"]
 
 
 class Run:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs one module of these tests: run.py MODULE.
+"""Runs one module of these tests, or of those of another folder of tests/: run.py MODULE [FOLDER].
 
-When GTEST_OUTPUT=xml:FOLDER/ is set, as for GoogleTest programs, the cases are also written to FOLDER/cli_MODULE.xml,
-so that every one of them is counted.
+When GTEST_OUTPUT=xml:RESULTS/ is set, as for GoogleTest programs, the cases are also written to
+RESULTS/FOLDER_MODULE.xml, so that every one of them is counted.
 """
 
 import os
@@ -58,13 +58,16 @@ def write_xml(path, cases):
 
 def main():
     module = sys.argv[1]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    here = os.path.dirname(os.path.abspath(__file__))
+    given = sys.argv[2] if len(sys.argv) > 2 else here
+    folder = os.path.abspath(given) if os.path.isabs(given) else os.path.join(os.path.dirname(here), given)
+    sys.path[:0] = [folder, here]
     suite = unittest.defaultTestLoader.loadTestsFromName(f"test_{module}")
     result = unittest.TextTestRunner(verbosity=2, resultclass=Result).run(suite)
     output = os.environ.get("GTEST_OUTPUT", "")
     if output.startswith("xml:") and output.endswith("/"):
         os.makedirs(output[4:], exist_ok=True)
-        write_xml(os.path.join(output[4:], f"cli_{module}.xml"), result.cases)
+        write_xml(os.path.join(output[4:], f"{os.path.basename(folder)}_{module}.xml"), result.cases)
     return 0 if result.wasSuccessful() and result.testsRun > 0 else 1
 
 

@@ -185,7 +185,8 @@ class Techniques(CliTest):
         self.assertIsNone(alone["longest_ms"])
         self.assertEqual(alone["first_token_ratio"], 1)
         self.assertEqual([row["steps"] for row in chunked],
-                         ["steps of 16 tokens (V3)", "steps of 64 tokens (V3)"])
+                         ["steps of 16 tokens (V3)", "steps of 64 tokens (V3)",
+                          "steps by time: at most 2 times as long (V3)"])
         for row in (whole, *chunked):
             self.assertGreater(row["longest_ms"], 0)
         # Requests of a trace: of 2 and 3 tokens in answer, which two steps more end.

@@ -50,11 +50,15 @@ class Usage(CliTest):
             "logits": "-m -p --tokens --all --json --npy",
             "perplexity": "-m -f -c --stride --json",
             "bench": "-m -p -n -b -r -o -t",
+            "bench serve": "--url --endpoint --api-key --model --prompt-tokens --answer-tokens --requests --range-ratio "
+                           "--shared-prefix --trace --trace-requests --time-scale --rate --burstiness --concurrency "
+                           "--vocab --goodput --warmup --disconnect --slow-readers --duration --timeout -o "
+                           "--per-request --plot --compare --pairs --seed",
             "pack": "-m -o",
         }
         for verb, names in promised.items():
             # Names stand at the front of a flag's line, before two spaces or the line's end.
-            heads = re.findall(r"(?m)^  (-.*?)(?:  |$)", self.ok(verb, "--help").text)
+            heads = re.findall(r"(?m)^  (-.*?)(?:  |$)", self.ok(*verb.split(), "--help").text)
             known = set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", " ".join(heads)))
             self.assertEqual(set(names.split()) - known, set(), verb)
 

@@ -229,6 +229,8 @@ Result<Section> MeasureChunkedPrefill(TechniqueBench& bench) {
                      streams,
                      {}});
   }
+  cases.push_back(
+      {"steps by time: at most 2 times as long (V3)", {.max_running = streams + 1, .slowest_answers = 2}, streams, {}});
   for (int32_t i = 0; i < bench.repetitions; ++i) {
     for (Case& test : cases) {
       ASSIGN_OR_RETURN(const Stall stall, StallOf(*engine, test.options, test.streams, prompt, steps));
@@ -243,7 +245,8 @@ Result<Section> MeasureChunkedPrefill(TechniqueBench& bench) {
   Section section;
   section.notes = {
       fmt::format("{} answers are being written when a prompt of {} tokens comes. Until its first token: how "
-                  "long the answers wait for their next one.",
+                  "long the answers wait for their next one. Steps by time hold as much of the prompt as keeps them "
+                  "within what steps without it take, times 2.",
                   streams, prompt)};
   section.columns = {{.key = "steps", .title = "prompts"},
                      {.key = "usual_ms", .title = "between tokens before, ms", .decimals = 1},

@@ -107,11 +107,13 @@ std::string GridLine(double x1, double y1, double x2, double y2) {
                      y2);
 }
 
-std::string Begin(const Plot& plot, double height) {
-  return fmt::format("<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\">\n", kWidth, height,
-                     HtmlText(plot.title)) +
-         TextElement(0, 16, "start", plot.title, " class=\"title\"");
-}
+/// A plot's elements, in a box of kWidth and its height.
+struct Drawing {
+  double height = 0;
+  std::string elements;
+};
+
+std::string Title(const Plot& plot) { return TextElement(0, 16, "start", plot.title, " class=\"title\""); }
 
 /// The series' names in lines from the y given on; moves y behind them.
 std::string Legend(const std::vector<Series>& series, double* y) {
@@ -140,6 +142,7 @@ std::string LineOf(const Plot& plot, size_t index, const Scale& x, const Scale& 
   std::string dots;
   for (const auto& [at, value] : series.points) {
     points += fmt::format("{}{:.1f},{:.1f}", points.empty() ? "" : " ", x(at), y(value));
+    if (!series.dots) continue;
     dots += fmt::format(
         "<circle class=\"dot s{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\"><title>{}</title></circle>\n", color, x(at),
         y(value),
@@ -150,7 +153,7 @@ std::string LineOf(const Plot& plot, size_t index, const Scale& x, const Scale& 
          dots;
 }
 
-std::string Lines(const Plot& plot) {
+Drawing Lines(const Plot& plot) {
   double low_x = INFINITY, high_x = 0, low_y = INFINITY, high_y = 0;
   for (const Series& series : plot.series) {
     for (const auto& [at, value] : series.points) {
@@ -169,7 +172,7 @@ std::string Lines(const Plot& plot) {
   const Scale x(plot.x, x_ticks, kLeft, kWidth - kRight);
   const Scale y(plot.y, y_ticks, bottom, top);
 
-  std::string svg = Begin(plot, bottom + kBottom) + legend;
+  std::string svg = Title(plot) + legend;
   for (const Tick& tick : y_ticks) {
     svg += GridLine(kLeft, y(tick.value), kWidth - kRight, y(tick.value));
     svg += TextElement(kLeft - 8, y(tick.value) + 4, "end", tick.label);
@@ -182,10 +185,10 @@ std::string Lines(const Plot& plot) {
   const double middle = (top + bottom) / 2;
   svg += TextElement(14, middle, "middle", plot.y.label, fmt::format(" transform=\"rotate(-90 14 {:.1f})\"", middle));
   for (size_t i = 0; i < plot.series.size(); ++i) svg += LineOf(plot, i, x, y);
-  return svg + "</svg>\n";
+  return {bottom + kBottom, std::move(svg)};
 }
 
-std::string Bars(const Plot& plot) {
+Drawing Bars(const Plot& plot) {
   double high = 0;
   double label_width = 0;
   double text_width = 0;
@@ -200,7 +203,7 @@ std::string Bars(const Plot& plot) {
   const std::vector<Tick> ticks = TicksOf(plot.x, 0, high);
   // The text behind the longest bar fits on the page.
   const Scale x(plot.x, ticks, left, kWidth - kRight - text_width);
-  std::string svg = Begin(plot, bottom + kBottom);
+  std::string svg = Title(plot);
   for (const Tick& tick : ticks) {
     svg += GridLine(x(tick.value), top, x(tick.value), bottom);
     svg += TextElement(x(tick.value), bottom + 18, "middle", tick.label);
@@ -214,8 +217,19 @@ std::string Bars(const Plot& plot) {
     svg += TextElement(x(bar.value) + 6, y + 14.5, "start", bar.text, " class=\"value\"");
     y += kBarStep;
   }
-  return svg + "</svg>\n";
+  return {bottom + kBottom, std::move(svg)};
 }
+
+Drawing Draw(const Plot& plot) { return plot.bars.empty() ? Lines(plot) : Bars(plot); }
+
+// Of files that stand alone; a page has its own.
+constexpr std::string_view kFileStyle = R"css(
+text { font: 12px "DejaVu Sans", system-ui, sans-serif; fill: #5b6472; }
+.title { font-size: 15px; font-weight: 600; fill: #1d2430; } .value { fill: #1d2430; }
+.grid { stroke: #dde1e7; } .line { fill: none; stroke: var(--c); stroke-width: 2; }
+.dashed { stroke-dasharray: 6 4; } .dot, .bar { fill: var(--c); }
+.s0 { --c: #2563b8; } .s1 { --c: #c2410c; } .s2 { --c: #15803d; } .s3 { --c: #9333a8; } .s4 { --c: #8a6d00; }
+)css";
 
 }  // namespace
 
@@ -223,6 +237,27 @@ std::vector<Tick> TicksOf(const Axis& axis, double low, double high) {
   return axis.log ? LogTicks(axis, low, high) : LinearTicks(axis, high);
 }
 
-std::string PlotSvg(const Plot& plot) { return plot.bars.empty() ? Lines(plot) : Bars(plot); }
+std::string PlotSvg(const Plot& plot) {
+  const Drawing drawing = Draw(plot);
+  if (drawing.elements.empty()) return {};
+  return fmt::format("<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\">\n{}</svg>\n", kWidth,
+                     drawing.height, HtmlText(plot.title), drawing.elements);
+}
+
+std::string PlotsSvgFile(std::span<const Plot> plots) {
+  constexpr double kMargin = 20;
+  std::string groups;
+  double y = kMargin;
+  for (const Plot& plot : plots) {
+    const Drawing drawing = Draw(plot);
+    if (drawing.elements.empty()) continue;
+    groups += fmt::format("<g transform=\"translate({:.0f} {:.0f})\">\n{}</g>\n", kMargin, y, drawing.elements);
+    y += drawing.height + kMargin;
+  }
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} "
+      "{1:.0f}\">\n<style>{2}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{3}</svg>\n",
+      kWidth + 2 * kMargin, y, kFileStyle, groups);
+}
 
 }  // namespace kvasir::apps

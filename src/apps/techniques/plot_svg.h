@@ -1,6 +1,7 @@
 // Plots as SVG, for pages without scripts.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,11 @@
 namespace kvasir::apps {
 
 /// An <svg> element; every text in it is escaped. Looks come from the page's style sheet, by classes: s0, s1, … for
-/// series, "grid", "axis", "line", "dashed", "dot", "bar". Every point has its figures as a tooltip.
+/// series, "grid", "axis", "line", "dashed", "dot", "bar". Every dot has its figures as a tooltip.
 std::string PlotSvg(const Plot& plot);
+
+/// An SVG file with the plots below each other, which has its looks in itself.
+std::string PlotsSvgFile(std::span<const Plot> plots);
 
 struct Tick {
   double value = 0;

@@ -145,5 +145,20 @@ TEST(ChooseTechniques, ByIdAndByName) {
   }
 }
 
+TEST(PlotsSvgFile, StandsAlone) {
+  Section section = SomeReport().parts.front().section;
+  section.plots.front().series.front().dots = false;
+  const std::string svg = PlotsSvgFile(section.plots);
+  EXPECT_TRUE(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\"")) << svg;
+  EXPECT_THAT(svg, HasSubstr("<style>"));
+  EXPECT_THAT(svg, HasSubstr("<polyline"));
+  EXPECT_THAT(svg, HasSubstr("class=\"bar s0\""));
+  EXPECT_THAT(svg, Not(HasSubstr("<circle")));
+  EXPECT_THAT(svg, Not(HasSubstr("<script")));
+  // A plot of nothing takes no room.
+  section.plots.emplace_back();
+  EXPECT_EQ(PlotsSvgFile(section.plots), svg);
+}
+
 }  // namespace
 }  // namespace kvasir::apps

@@ -36,6 +36,7 @@ struct Series {
   std::vector<std::pair<double, double>> points;
   bool dashed = false;  // computed, not measured
   int32_t color = -1;   // of the series of this index; -1: its own
+  bool dots = true;     // at every point, with its figures as a tooltip; without: for curves of very many points
 };
 
 struct Bar {

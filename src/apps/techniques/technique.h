@@ -10,7 +10,7 @@
 
 #include "apps/model_flags.h"
 #include "apps/techniques/section.h"
-#include "apps/techniques/trace.h"
+#include "apps/trace.h"
 #include "base/status.h"
 #include "kernels/ceilings.h"
 #include "kernels/exec.h"

@@ -1,4 +1,4 @@
-#include "apps/techniques/trace.h"
+#include "apps/trace.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -66,6 +66,45 @@ TEST(Trace, WrongRowsAreNamedByTheirLine) {
   EXPECT_LT(ErrorOf(std::string(kHeader) + "x," + std::string(4000, '7') + ",2\n").size(), 200u);
   EXPECT_THAT(ErrorOf(std::string(kHeader) + "x," + std::string(4096, '7')), HasSubstr("line 2 is over 4096 bytes"));
   EXPECT_THAT(ErrorOf(std::string(1 << 20, ',')), HasSubstr("line 1 is over 4096 bytes"));
+}
+
+std::vector<double> Times(std::string_view rows) {
+  const auto requests = ParseTrace(std::string(kHeader) + std::string(rows), "t.csv", TraceTimes::kNeeded);
+  EXPECT_TRUE(requests.ok()) << requests.status().message();
+  std::vector<double> times;
+  if (!requests.ok()) return times;
+  for (const TraceRequest& request : *requests) times.push_back(request.at_s);
+  return times;
+}
+
+TEST(Trace, TimesCountFromTheFirstRequest) {
+  EXPECT_THAT(Times("2023-11-16 18:15:46.6805900,1,1\n2023-11-16 18:15:46.6805900,1,1\n"
+                    "2023-11-16 18:15:50.9951690,1,1\n2023-11-17 00:00:00,1,1\n"),
+              ::testing::ElementsAre(0.0, 0.0, ::testing::DoubleNear(4.314579, 1e-9),
+                                     ::testing::DoubleNear(20653.31941, 1e-7)));
+  // Over the end of February of a leap year, with the marks of UTC.
+  EXPECT_THAT(Times("2024-02-28T23:59:59Z,1,1\n2024-03-01 00:00:01.5+00:00,1,1\n"),
+              ::testing::ElementsAre(0.0, 86402.5));
+  EXPECT_THAT(Times("5,1,1\n7.25,1,1\n"), ::testing::ElementsAre(0.0, 2.25));
+  // Nobody asked: not looked at.
+  EXPECT_EQ(Tokens(std::string(kHeader) + "never,3,4\n"), (std::vector<int64_t>{3, 4}));
+}
+
+TEST(Trace, WrongTimesAreNamedByTheirLine) {
+  const auto error = [](std::string_view text) {
+    const auto requests = ParseTrace(text, "t.csv", TraceTimes::kNeeded);
+    EXPECT_FALSE(requests.ok()) << text;
+    return requests.status().message();
+  };
+  for (const char* time : {"", "never", "-1", "nan", "1e300", "2023-11-16", "2023-02-29 00:00:00",
+                           "2023-13-01 00:00:00", "2023-11-16 24:00:00", "2023-11-16 18:60:00", "2023-11-16 18:15:60",
+                           "2023-11-16 18:15:4", "2023-11-16 18:15:46.", "2023-11-16 18:15:46.1234567890",
+                           "2023-11-16 18:15:46+01:00", "0000-11-16 18:15:46", "9999-11-16 18:15:46"}) {
+    EXPECT_THAT(error(std::string(kHeader) + "0,1,1\n" + time + ",1,1\n"), HasSubstr("line 3: TIMESTAMP is \""))
+        << time;
+  }
+  EXPECT_THAT(error(std::string(kHeader) + "2,1,1\n1,1,1\n"), HasSubstr("line 3: its time is before"));
+  EXPECT_THAT(error("ContextTokens,GeneratedTokens\n1,1\n"), HasSubstr("names no column TIMESTAMP"));
 }
 
 TEST(Trace, FilesWithoutRequests) {
