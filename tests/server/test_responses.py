@@ -251,12 +251,16 @@ class Tools(Responses):
 
     def test_events_of_a_call(self):
         events = self.stream(**self.CALL)
+        deltas = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
+        self.assertGreater(len(deltas), 1)
         self.assertEqual([event["type"].removeprefix("response.") for event in events],
-                         ["created", "in_progress", "output_item.added", "function_call_arguments.delta",
-                          "function_call_arguments.done", "output_item.done", "completed"])
-        added, delta, done, item = events[2:6]
+                         ["created", "in_progress", "output_item.added"] +
+                         ["function_call_arguments.delta"] * len(deltas) +
+                         ["function_call_arguments.done", "output_item.done", "completed"])
+        added, done, item = events[2], events[-3], events[-2]
         self.assertEqual((added["item"]["arguments"], added["item"]["status"]), ("", "in_progress"))
-        self.assertEqual(delta["delta"], done["arguments"])
+        self.assertEqual("".join(deltas), done["arguments"])
+        self.assertEqual(self.create(**self.CALL)["output"][0]["arguments"], done["arguments"])
         self.assertEqual(item["item"], dict(added["item"], status="completed", arguments=done["arguments"]))
         self.assertEqual(events[-1]["response"]["output"], [item["item"]])
 
@@ -266,6 +270,16 @@ class Tools(Responses):
             self.assertEqual(problems_of(event), [], event)
         response = self.create(**self.CALL)
         self.assertEqual(openapi.problems("Response", response), [], response)
+
+    @needs_client
+    def test_the_client_puts_arguments_together(self):
+        fields = {name: value for name, value in self.CALL.items() if name != "seed"}
+        with client_of(self.server) as client:
+            with client.responses.stream(model=MODEL, input="Is it warm?", extra_body={"seed": 3}, **fields) as stream:
+                pieces = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+                final = stream.get_final_response()
+        self.assertEqual("".join(pieces), final.output[0].arguments)
+        self.assertIn(json.loads(final.output[0].arguments)["place"], ("Rome", "Oslo"))
 
     @needs_client
     def test_the_client_goes_on_with_what_it_got(self):
