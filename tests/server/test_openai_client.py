@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-import os
-import shutil
-import tempfile
 import unittest
 
 from harness import MODEL, PATIENCE, Server, ServerTest
-from tool_template import TOOL, TOOL_TEMPLATE
+from tool_template import TOOL, ToolTest
 
 try:
     import openai
@@ -162,18 +159,7 @@ class Client(ServerTest):
 
 
 @needs_client
-class Tools(ServerTest):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.mkdtemp(prefix="kvasir-template-")
-        cls.addClassCleanup(shutil.rmtree, cls.folder)
-        template = os.path.join(cls.folder, "tools.jinja")
-        with open(template, "w") as file:
-            file.write(TOOL_TEMPLATE)
-        cls.OPTIONS = {"chat": False}
-        cls.FLAGS = ("--chat-template", template)
-        super().setUpClass()
-
+class Tools(ToolTest):
     def setUp(self):
         self.client = client_of(self.server)
         self.addCleanup(self.client.close)

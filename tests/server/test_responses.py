@@ -1,15 +1,12 @@
 """OpenAI's Responses: every object against its own description, and the official client."""
 
 import json
-import os
-import shutil
-import tempfile
 import unittest
 
 import openapi
 from harness import CHAT, MODEL, ServerTest
 from http_wire import split_events
-from tool_template import TOOL, TOOL_TEMPLATE
+from tool_template import TOOL, ToolTest
 
 try:
     import openai
@@ -211,18 +208,7 @@ def problems_of(event):
     return openapi.problems("Response" + "".join(part.title() for part in parts) + "Event", event)
 
 
-class Tools(Responses):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.mkdtemp(prefix="kvasir-template-")
-        cls.addClassCleanup(shutil.rmtree, cls.folder)
-        template = os.path.join(cls.folder, "tools.jinja")
-        with open(template, "w") as file:
-            file.write(TOOL_TEMPLATE)
-        cls.OPTIONS = {"chat": False}
-        cls.FLAGS = ("--chat-template", template)
-        super().setUpClass()
-
+class Tools(ToolTest, Responses):
     CALL = {"tools": [FUNCTION], "tool_choice": {"type": "function", "name": "weather"}, "temperature": 1, "seed": 1,
             "max_output_tokens": 60}
 
