@@ -57,7 +57,7 @@ class Described(ServerTest):
 @unittest.skipIf(openapi.MISSING, openapi.MISSING)
 class Tools(ToolTest):
     def test_calls(self):
-        for more in ({}, {"n": 2}, {"logprobs": True, "top_logprobs": 2}, {"max_tokens": 8}):
+        for more in ({}, {"n": 2}, {"logprobs": True, "top_logprobs": 2}, {"max_tokens": 40}):
             body = CHAT_BODY | {"tools": [TOOL], "tool_choice": "required", "max_tokens": 100, "temperature": 1, "seed": 2} | more
             with self.subTest(more):
                 whole = self.server.post(CHAT, body).json
