@@ -70,11 +70,18 @@ async function copyText(text, button) {
     button.focus();
   }
   const label = button.getAttribute('aria-label');
+  if (button.dataset.said) return;  // by a click before this one
+  const drawn = button.querySelector('use');
+  const said = copied ? 'Copied' : 'The browser did not allow copying';
+  button.dataset.said = said;
   button.classList.toggle('done', copied);
-  button.setAttribute('aria-label', copied ? 'Copied' : 'The browser did not allow copying');
+  button.setAttribute('aria-label', said);
+  drawn.setAttribute('href', copied ? '#i-check' : '#i-close');
   setTimeout(() => {
+    delete button.dataset.said;
     button.classList.remove('done');
     button.setAttribute('aria-label', label);
+    drawn.setAttribute('href', '#i-copy');
   }, 1500);
 }
 
