@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <filesystem>
 #include <optional>
+#include <random>
 
 #include "engine/testing.h"
 
@@ -249,6 +251,92 @@ TEST(BatchLoopTest, VectorsAndAnswersGetTheirRoomOneAfterTheOther) {
     EXPECT_EQ(answers.outputs[i]->samples[0].token_ids.size(), 110);
   }
   EXPECT_EQ(engine->CacheBlocks().used, 0);
+}
+
+/// Requests of all kinds that come and hang up at random, in pools and with options of all kinds: who is not cancelled
+/// gets the answer of a request by itself, everyone ends once, and no block is left in use.
+TEST(BatchLoopTest, EveryoneEndsWithHisOwnAnswerUnderRandomCalls) {
+  const auto alone = LoadOrDie(Options(CacheMode::kDynamic));
+  std::vector<GenerationRequest> requests;
+  std::vector<std::vector<GeneratedSample>> expected;
+  for (int32_t i = 0; i < 12; ++i) {
+    requests.push_back(Request(Prompt(1 + i * 17 % 80, i % 2), 1 + i * 11 % 60));
+    requests.back().n = 1 + i % 4 / 2 * (i % 3);
+    requests.back().sampling.temperature = i % 4 < 2 ? 0.0f : 0.8f;
+    requests.back().sampling.seed = 5;
+    auto output = alone->Generate(requests.back());
+    ASSERT_TRUE(output.ok()) << output.status().message();
+    expected.push_back(output->samples);
+  }
+  std::mt19937 rng(3);
+  const auto pick = [&rng](int low, int high) {
+    return low + static_cast<int>(rng() % static_cast<uint32_t>(high - low + 1));
+  };
+  const auto engine = LoadOrDie(Options(CacheMode::kPaged, 224));
+  int64_t preempted = 0;
+  for (int round = 0; round < 12; ++round) {
+    auto loop = engine->Batch({.batching = round % 4 == 3 ? Batching::kStatic : Batching::kContinuous,
+                               .max_running = pick(1, 6),
+                               .step_tokens = pick(4, 60),
+                               .chunk_prompts = round % 5 != 4,
+                               .slowest_answers = round % 3 == 0 ? 2.0 : 0.0,
+                               .preemption = round % 2 == 0 ? Preemption::kSwap : Preemption::kRecompute,
+                               .swap_bytes = round % 4 == 0 ? 1 << 18 : 1 << 26});
+    ASSERT_TRUE(loop.ok()) << loop.status().message();
+    struct Asked {
+      size_t which = 0;
+      RequestId id = 0;
+      bool cancelled = false;
+      int ended = 0;
+    };
+    std::deque<Asked> asked;
+    int vectors = 0;
+    int vectors_wanted = 0;
+    for (int call = 0; call < 60; ++call) {
+      const int what = pick(0, 9);
+      if (what == 0) {
+        ++vectors_wanted;
+        ASSERT_TRUE((*loop)
+                        ->Submit(EmbeddingRequest{.tokens = Prompt(pick(1, 190), pick(0, 3)),
+                                                  .on_done =
+                                                      [&vectors](auto vector) {
+                                                        EXPECT_TRUE(vector.ok());
+                                                        ++vectors;
+                                                      }})
+                        .ok());
+      } else if (what < 4) {
+        Asked& one = asked.emplace_back(Asked{.which = static_cast<size_t>(pick(0, 11))});
+        const auto done = [&one, &expected](Result<BatchOutput> output) {
+          ++one.ended;
+          ASSERT_TRUE(output.ok()) << output.status().message();
+          ASSERT_EQ(output->samples.size(), expected[one.which].size());
+          for (size_t s = 0; s < output->samples.size() && !one.cancelled; ++s) {
+            EXPECT_EQ(output->samples[s].token_ids, expected[one.which][s].token_ids);
+            EXPECT_EQ(output->samples[s].logprobs, expected[one.which][s].logprobs);
+          }
+        };
+        const auto id = (*loop)->Submit({.generation = requests[one.which],
+                                         .priority = pick(0, 2),
+                                         .client = static_cast<uint64_t>(pick(0, 2)),
+                                         .on_done = done});
+        ASSERT_TRUE(id.ok()) << id.status().message();
+        one.id = *id;
+      } else if (what == 4 && !asked.empty()) {
+        Asked& one = asked[static_cast<size_t>(pick(0, static_cast<int>(asked.size()) - 1))];
+        one.cancelled = one.ended == 0;
+        (*loop)->Cancel(one.id);
+      } else {
+        ASSERT_TRUE((*loop)->Step().ok());
+      }
+    }
+    RunAll(**loop);
+    for (const Asked& one : asked) EXPECT_EQ(one.ended, 1);
+    EXPECT_EQ(vectors, vectors_wanted);
+    EXPECT_EQ((*loop)->counts().swap_bytes, 0);
+    preempted += (*loop)->counts().preempted;
+    EXPECT_EQ(engine->CacheBlocks().used, 0);
+  }
+  EXPECT_GT(preempted, 20);
 }
 
 TEST(BatchLoopTest, NoMoreTextsWaitToBecomeVectorsThanMay) {
