@@ -91,6 +91,7 @@ function ask(title, text, yes, value) {
   $('ask-title').textContent = title;
   $('ask-text').textContent = text;
   $('ask-yes').textContent = yes;
+  $('ask-yes').classList.toggle('danger', value === undefined);
   $('ask-field').hidden = value === undefined;
   $('ask-input').value = value === undefined ? '' : value;
   dialog.returnValue = '';

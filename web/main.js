@@ -83,7 +83,6 @@ function send(text) {
   // A question that got no answer is taken back for the new one.
   const parent = !last ? kRoot : last.role === 'assistant' ? last.id : last.parent;
   const node = conversation.add(parent, 'user', text);
-  list.toEnd();
   generate(conversation, node);
 }
 
@@ -106,7 +105,6 @@ async function goOn(node) {
   const conversation = app.current;
   await stopAnswer(conversation);
   Object.assign(node, {finish: '', error: null, stats: {}});
-  list.toEnd();
   await write(conversation, node);
 }
 
@@ -116,8 +114,11 @@ async function write(conversation, node) {
   });
   app.answers.set(conversation.id, answer);
   changed(conversation);
-  showFigures(node);
-  showConversation();
+  if (app.current === conversation) {
+    showFigures(node);
+    showConversation();
+    list.toEnd();
+  }
   answer.ended = answer.run().then(() => app.answers.delete(conversation.id));
   await answer.ended;
   changed(conversation);

@@ -50,6 +50,7 @@ SCRIPTS = {
     "fake:hostile": lambda: (words(HOSTILE), 0),
     "fake:huge": lambda: ([("word " * 20 + "\n\n" if i % 5 else "- item " * 16 + "\n") for i in range(1900)], 0),
     "fake:fence": lambda: (words("Before.\n\n```cpp\nint main() {\n  return 0;\n"), 0),
+    "fake:endless": lambda: (["word " * 800] * 1100, 0),
     "fake:turned": lambda: (words("Before \u202e turned\n\nAfter\u200b\u200b it.\n\n```cpp\nif (ok) /*\u202e } \u2066if (admin)\u2069 \u2066 begin */\n```\n\n"
                                  "\u05d0\u05d1\u05d2 text that runs from the right\n\n- \u05d0\n- \u05d1\n\nThe end of it.\n"), 0),
     "fake:code": lambda: (["```python\n"] + ["value = compute(value, 12)  # step\n"] * 1200, 0),

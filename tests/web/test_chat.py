@@ -236,6 +236,17 @@ class Chat(WebTest):
         self.done()
 
     @fake_only
+    def test_a_new_answer_is_looked_at(self):
+        self.driver.set_window_size(1400, 500)
+        self.send("Once.")
+        self.js("document.getElementById('scroll').scrollTop = 0")
+        self.until("the place", lambda: self.driver.find_element(By.ID, "latest").is_displayed())
+        # Not by click(), which scrolls.
+        self.js("document.querySelector('[data-testid=regenerate]').click()")
+        self.until("the other answer", lambda: not self.running() and "2 / 2" in self.one("message-assistant").text)
+        self.assertFalse(self.driver.find_element(By.ID, "latest").is_displayed())
+
+    @fake_only
     def test_copying_says_so_and_then_no_more(self):
         self.send("Hello.")
         name = self.one("copy-code").get_attribute("aria-label")

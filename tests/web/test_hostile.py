@@ -102,6 +102,15 @@ class Hostile(WebTest):
         self.assertGreater(len(self.answer()), 100)
 
     @fake_only
+    def test_answer_without_end(self):
+        self.send("fake:endless")
+        self.assertIn("longer than this page keeps", self.one("error").text)
+        self.assertGreater(len(self.answer()), 4000000)
+        self.saved()
+        self.reload()
+        self.assertGreater(len(self.answer()), 4000000)
+
+    @fake_only
     def test_text_in_a_tab_that_is_not_seen(self):
         """What has come meanwhile is rendered at once, whatever hides behind code that is long."""
         text = "```\n" + "line\n" * 20000 + "```\n\n" + COSTLY["stars"] * 3
