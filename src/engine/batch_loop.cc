@@ -9,7 +9,7 @@
 namespace kvasir {
 namespace {
 
-// Tokens of a text that is to become a vector, run between two steps of others.
+// Tokens of a text that is to become a vector, at most, run between two steps of others.
 constexpr int64_t kEmbeddingPiece = 32;
 
 }  // namespace
@@ -201,8 +201,9 @@ Result<bool> BatchLoop::Step() {
   last_step_ = {};
   if (!embeddings_.empty()) {
     const bool others_run = scheduler_.counts().running > 0;
-    embeddings_.Step(others_run ? kEmbeddingPiece : step_tokens_, others_run);
+    embeddings_.Step(others_run ? scheduler_.PassTokens(kEmbeddingPiece) : step_tokens_, others_run);
   }
+  scheduler_.ShareTime(!embeddings_.empty());
   scheduler_.LetIn(!embeddings_.wants_room());
   if (requests_.empty()) return !embeddings_.empty();
   const Clock::time_point start = Clock::now();

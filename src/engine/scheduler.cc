@@ -211,10 +211,19 @@ int64_t Scheduler::PromptBudget(int64_t answers) const {
   const int64_t most = options_.step_tokens - answers;
   if (options_.slowest_answers <= 0 || answers == 0) return most;
   if (costs_.WantsAnswersAlone()) return 0;
+  const double slower = Slower(share_time_);
   // A prompt's token costs no more than an answer's, which has a share in reading the weights.
-  const double first = std::min((options_.slowest_answers - 1) * static_cast<double>(answers), kFirstPromptTokens);
-  int64_t bearable = costs_.PromptTokens(answers, options_.slowest_answers).value_or(static_cast<int64_t>(first));
+  const double first = std::min((slower - 1) * static_cast<double>(answers), kFirstPromptTokens);
+  int64_t bearable = costs_.PromptTokens(answers, slower).value_or(static_cast<int64_t>(first));
   if ((answers + bearable) % kTokensOfAGroup == 1) --bearable;
+  return std::min(most, std::max(bearable, kLeastPromptTokens));
+}
+
+int64_t Scheduler::PassTokens(int64_t most) const {
+  const auto answers = std::ranges::count_if(running_, [this](const auto& lane) { return Left(*lane.second) == 1; });
+  if (options_.slowest_answers <= 0 || answers == 0) return most;
+  const double slower = Slower(answers < running());
+  const int64_t bearable = costs_.PromptTokens(answers, slower, true).value_or(kLeastPromptTokens);
   return std::min(most, std::max(bearable, kLeastPromptTokens));
 }
 

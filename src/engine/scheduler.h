@@ -134,6 +134,11 @@ class Scheduler {
   /// Whether lanes that wait may be let in; those that run go on in any case.
   void LetIn(bool may) { let_in_ = may; }
 
+  /// Whether others run passes of their own between the steps: prompts leave them half of the time that answers spare.
+  void ShareTime(bool share) { share_time_ = share; }
+  /// How many tokens, `most` at most, such a pass may have before the next step.
+  int64_t PassTokens(int64_t most) const;
+
   SchedulerCounts counts() const;
 
  private:
@@ -176,6 +181,7 @@ class Scheduler {
   bool MakeRoom(Lane& lane, int64_t tokens, Step& step);
   void Schedule(Lane& lane, int64_t tokens, Step& step);
   double WaitForMore() const;
+  double Slower(bool share) const { return share ? (1 + options_.slowest_answers) / 2 : options_.slowest_answers; }
   int64_t PromptBudget(int64_t answers) const;
   void Publish(const Lane& lane);
 
@@ -189,6 +195,7 @@ class Scheduler {
   int64_t pool_blocks_ = 0;  // 0: the cache has no pool
   LaneId next_id_ = 1;
   bool let_in_ = true;
+  bool share_time_ = false;
   /// Someone of this priority was taken out or found no room, and nobody has ended since: nobody of it or a lower one
   /// is let in.
   std::optional<int32_t> crowded_;

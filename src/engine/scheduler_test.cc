@@ -173,6 +173,26 @@ TEST(SchedulerTest, PromptsGetTheTimeThatAnswersCanSpare) {
   EXPECT_EQ(driver.Step(1000).inputs[0].tokens.size(), 256u);  // nobody waits
 }
 
+TEST(SchedulerTest, PromptsShareTheirTimeWithPassesBetweenTheSteps) {
+  const auto cache = Cache(4096);
+  Driver driver(*cache, {.max_running = 4, .step_tokens = 256, .slowest_answers = 3});
+  Scheduler& scheduler = driver.scheduler();
+  EXPECT_EQ(scheduler.PassTokens(100), 100);  // nobody waits
+  driver.Add(4);
+  driver.Step(100);
+  EXPECT_EQ(scheduler.PassTokens(100), 4);  // nothing is known yet
+  for (int i = 0; i < 20; ++i) driver.Step(100);
+  const LaneId b = driver.Add(900, 1000);
+  for (int i = 0; i < 10; ++i) driver.Step(100, 5);
+  EXPECT_EQ(driver.Step(100, 5).inputs.at(1).tokens.size(), 40u);
+  scheduler.ShareTime(true);
+  EXPECT_EQ(driver.Step(100, 5).inputs.at(1).tokens.size(), 20u);
+  EXPECT_EQ(scheduler.PassTokens(100), 4);  // a pass takes 100 ms by itself
+  scheduler.Remove(b);
+  EXPECT_EQ(scheduler.PassTokens(100), 20);
+  EXPECT_EQ(scheduler.PassTokens(10), 10);
+}
+
 TEST(SchedulerTest, AnswersRunAloneNowAndThenToSeeWhatTheyTake) {
   const auto cache = Cache(8192);
   Driver driver(*cache, {.max_running = 4, .step_tokens = 256, .slowest_answers = 2});

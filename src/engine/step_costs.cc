@@ -88,7 +88,7 @@ const RecentValues* StepCosts::AnswersAlone(int64_t answers) const {
   return above->first - answers < answers - below->first ? &above->second : &below->second;
 }
 
-std::optional<int64_t> StepCosts::PromptTokens(int64_t answers, double slower) const {
+std::optional<int64_t> StepCosts::PromptTokens(int64_t answers, double slower, bool own_pass) const {
   const RecentValues* const alone = AnswersAlone(answers);
   const bool beside = token_ms_.size() > 0;
   const RecentValues& costs = beside ? token_ms_ : lone_token_ms_;
@@ -96,9 +96,10 @@ std::optional<int64_t> StepCosts::PromptTokens(int64_t answers, double slower) c
   const double typical_ms = alone->Quantile(0.5, kTypicalAlone);
   const double middle = costs.size() < kLatest ? kCarefulMedian : 0.5;
   const double token_ms = std::max(costs.Quantile(middle, kTypical), kLatestShare * costs.Quantile(middle, kLatest));
-  double tokens = (slower - 1) * typical_ms / token_ms;
+  const double pass_ms = own_pass ? AnswersAlone(1)->Quantile(0.5, kTypicalAlone) : 0;
+  double tokens = ((slower - 1) * typical_ms - pass_ms) / token_ms;
   if (beside && token_ms_.size() >= kRareFrom && alone->size() >= kRareFrom) {
-    const double bearable = slower * alone->Quantile(kRare, kRemembered) - typical_ms;
+    const double bearable = slower * alone->Quantile(kRare, kRemembered) - typical_ms - pass_ms;
     tokens = std::min(tokens, std::max(bearable / token_ms_.Quantile(kRare, kRemembered), kLeastForRare * tokens));
   }
   const double most = beside ? std::max(kGrowth * pieces_.Quantile(1, kLatest), kFirstTokens) : kFirstTokens;

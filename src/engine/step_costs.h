@@ -49,8 +49,9 @@ class StepCosts {
   bool WantsAnswersAlone() const;
 
   /// Tokens of prompts for which a step with `answers` (> 0) takes at most `slower` times what it takes without them;
-  /// nothing while too little is known.
-  std::optional<int64_t> PromptTokens(int64_t answers, double slower) const;
+  /// nothing while too little is known. With a pass of their own, which reads the weights as a single answer does, the
+  /// two together take that.
+  std::optional<int64_t> PromptTokens(int64_t answers, double slower, bool own_pass = false) const;
 
  private:
   const RecentValues* AnswersAlone(int64_t answers) const;
