@@ -122,7 +122,8 @@ void ReadDeadline::Wait(const std::shared_ptr<State>& state) {
     if (state->stream == nullptr) return;
     state->passed = true;
     beast::error_code ignored;
-    state->stream->socket().cancel(ignored);
+    // Asio also returns the error_code that it was given to fill in.
+    state->stream->socket().cancel(ignored);  // NOLINT(bugprone-unused-return-value)
     state->timer.expires_after(kAgain);
     Wait(state);
   });

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <boost/json/serialize.hpp>
 
+#include <iterator>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -183,6 +185,52 @@ TEST(ToolCallsTest, DeepArguments) {
   const std::string deeper(100'000, '[');
   const Read read = ReadInPieces(ToolSyntax::kTagged, "<tool_call>{\"name\":\"f\",\"arguments\":" + deeper, 1000);
   EXPECT_EQ(read.calls, (std::vector<std::string>{"f " + deeper + "…"}));
+}
+
+TEST(ToolCallsTest, PiecesMakeNoDifference) {
+  constexpr std::string_view kParts[] = {"<tool_call>",
+                                         "</tool_call>",
+                                         "[TOOL_CALLS]",
+                                         "<|python_tag|>",
+                                         "{",
+                                         "}",
+                                         "[",
+                                         "]",
+                                         ",",
+                                         ":",
+                                         ";",
+                                         " ",
+                                         "\n",
+                                         "\"",
+                                         "\\",
+                                         "\"name\":\"f\"",
+                                         "\"arguments\":{",
+                                         "{\"name\":\"g\",\"parameters\":",
+                                         "\"x\":1",
+                                         "x",
+                                         "\u00E4",
+                                         "</tool",
+                                         "3"};
+  std::mt19937 random(1);
+  const auto below = [&](size_t limit) { return random() % limit; };
+  size_t calls = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text;
+    for (size_t parts = 1 + below(12); parts > 0; --parts) text += kParts[below(std::size(kParts))];
+    for (const ToolSyntax syntax : {ToolSyntax::kTagged, ToolSyntax::kListed, ToolSyntax::kPlainObject}) {
+      const Read whole = ReadInPieces(syntax, text, text.size());
+      calls += whole.calls.size();
+      for (const size_t piece : {1, 2, 5}) {
+        const Read read = ReadInPieces(syntax, text, piece);
+        EXPECT_EQ(read.content, whole.content) << text;
+        EXPECT_EQ(read.calls, whole.calls) << text;
+      }
+      if (whole.calls.empty()) {
+        EXPECT_EQ(whole.content, text);
+      }
+    }
+  }
+  EXPECT_GT(calls, 20u);
 }
 
 TEST(ToolCallsTest, JsonOfACall) {

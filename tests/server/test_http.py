@@ -245,6 +245,13 @@ class Routes(Http):
                     "application/jsonp", "text/plain; application/json", None):
             self.assertEqual(self.server.post(TEXT, BODY, Content_Type=bad).status, 415, bad)
 
+    def test_compressed_bodies(self):
+        for coding in ("gzip", "br", "x", "gzip, identity"):
+            answer = self.server.post(TEXT, BODY, Content_Encoding=coding)
+            self.error_of(answer, 415, says="compressed")
+        for path in (TEXT, "/api/generate"):
+            self.assertEqual(self.server.post(path, BODY, Content_Encoding="Identity").status, 200)
+
     def test_beside_a_victim(self):
         with Victim(self, self.server):
             for i in range(300):
