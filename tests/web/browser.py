@@ -182,6 +182,10 @@ class WebTest(unittest.TestCase):
         """What was kept has been read, and the page listens."""
         self.until("the page", lambda: self.driver.find_elements(By.CSS_SELECTOR, "#messages > *"))
 
+    def met(self):
+        """The page has been told what the server is."""
+        self.until("the server's answer", lambda: self.driver.find_elements(By.CSS_SELECTOR, "#dot.on"))
+
     def shot(self, name):
         folder = os.environ.get("KVASIR_SHOTS")
         if folder:

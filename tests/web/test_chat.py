@@ -140,7 +140,7 @@ class Chat(WebTest):
 
     @fake_only
     def test_settings_are_sent(self):
-        self.until("the server's defaults", lambda: self.driver.find_elements(By.CSS_SELECTOR, "#dot.on"))
+        self.met()
         self.click("settings")
         self.assertEqual(self.one("setting-temperature").get_attribute("placeholder"), "0.7")
         for name, value in (("temperature", "0.3"), ("top_k", "12"), ("max_tokens", "3"), ("seed", "9"),
@@ -169,6 +169,7 @@ class Chat(WebTest):
 
     @fake_only
     def test_model_without_a_template(self):
+        self.met()
         self.server.template = False
         self.send("Once upon a time")
         self.assertIn("no chat template", self.one("error").text)
