@@ -224,13 +224,14 @@ async function meetServer() {
   box.again();
 }
 
-async function learnServer() {
+async function learnServer(wait = 2000) {
   try {
     await meetServer();
   } catch (error) {
     if (error.kind === 'key') askForKey(error.message, learnServer);
-    else if (error.kind === 'gone') serverGone();
-    else showBanner(`The server's list of models cannot be read: ${error.message}`, learnServer);
+    // One that has just been started says 503 until its model is loaded; anything but an answer is a connection cut off.
+    else if (error.kind === 'gone' || error.status === 503 || !(error instanceof ApiError)) serverGone(wait, error.status === 503);
+    else showBanner(`The server's list of models cannot be read: ${error.message}`, () => learnServer());
   }
 }
 
@@ -242,20 +243,14 @@ function serverAnswers() {
 }
 
 /// Asks again now and then, until it answers.
-function serverGone(wait = 2000) {
+function serverGone(wait = 2000, loading = false) {
   server.reachable = false;
   $('dot').className = 'dot off';
-  $('model-label').title = 'The server does not answer';
-  showBanner('The server cannot be reached. What you have written is kept; this page tries again by itself.', () => serverGone(0), 'Try now');
+  $('model-label').title = loading ? 'The server is not ready' : 'The server does not answer';
+  showBanner(`${loading ? 'The server is not ready yet.' : 'The server cannot be reached.'} What you have written is kept; this page tries again by itself.`,
+             () => serverGone(0, loading), 'Try now');
   clearTimeout(watching);
-  watching = setTimeout(async () => {
-    try {
-      await meetServer();
-    } catch (error) {
-      if (error.kind === 'gone') serverGone(Math.min(Math.max(wait, 1000) * 2, 15000));
-      else learnServer();
-    }
-  }, wait);
+  watching = setTimeout(() => learnServer(Math.min(Math.max(wait, 1000) * 2, 15000)), wait);
 }
 
 function showModels() {

@@ -117,6 +117,7 @@ class FakeServer(http.server.ThreadingHTTPServer):
     def reset(self):
         self.key = None  # what Authorization has to say
         self.template = True
+        self.loading = False
         self.gone = False  # every connection is closed without a word
         self.requests = []  # (path, body) of the answers asked for
         self.streams = 0  # of /glassbox, open now
@@ -145,6 +146,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.gone:
             self.close_connection = True
             self.connection.close()
+            return True
+        if self.server.loading:
+            self.fail(503, "The model is being loaded.")
             return True
         if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
             self.fail(401, "This server wants an API key.", "invalid_api_key")

@@ -139,6 +139,18 @@ class Chat(WebTest):
         self.assertEqual(len(self.all("message-assistant")), 1)
 
     @fake_only
+    def test_server_gone_loading_and_back(self):
+        """One that is started again is not ready at once."""
+        self.server.gone = True
+        self.send("Anybody?")
+        banner = self.driver.find_element(By.ID, "banner")
+        self.assertIn("cannot be reached", banner.text)
+        self.server.loading, self.server.gone = True, False
+        self.until("the other notice", lambda: "not ready" in banner.text)
+        self.server.loading = False
+        self.until("the banner to go", lambda: not banner.is_displayed())
+
+    @fake_only
     def test_settings_are_sent(self):
         self.met()
         self.click("settings")
