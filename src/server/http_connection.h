@@ -27,7 +27,7 @@ namespace http = boost::beast::http;
 using PlainStream = beast::tcp_stream;
 using TlsStream = beast::ssl_stream<beast::tcp_stream>;
 
-/// What connections share with their server.
+/// What connections share with their server. Those that are under way when the server ends go after it.
 struct ConnectionContext {
   HttpLimits limits;
   HttpCallbacks callbacks;
@@ -97,7 +97,8 @@ class Connection {
 template <typename Stream>
 class ConnectionOn final : public Connection, private HttpReply {
  public:
-  ConnectionOn(Stream stream, ConnectionContext& context) : stream_(std::move(stream)), context_(context) {}
+  ConnectionOn(Stream stream, std::shared_ptr<ConnectionContext> context)
+      : stream_(std::move(stream)), shared_(std::move(context)), context_(*shared_) {}
 
   /// Returns when the connection has ended.
   asio::awaitable<void> Run();
@@ -137,6 +138,7 @@ class ConnectionOn final : public Connection, private HttpReply {
   bool begun() const override { return outcome_.status != 0; }
 
   Stream stream_;
+  const std::shared_ptr<ConnectionContext> shared_;
   ConnectionContext& context_;
   beast::flat_buffer buffer_;
   bool busy_ = false;    // from a request's first byte to its answer's last

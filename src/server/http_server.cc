@@ -73,12 +73,13 @@ class Server final : public HttpServer {
       : acceptor_(std::move(acceptor)),
         tls_(std::move(tls)),
         port_(acceptor_.local_endpoint().port()),
-        context_{.limits = options.limits, .callbacks = std::move(callbacks)} {}
+        context_(std::make_shared<ConnectionContext>(
+            ConnectionContext{.limits = options.limits, .callbacks = std::move(callbacks)})) {}
 
   void Start() override { asio::co_spawn(acceptor_.get_executor(), Accept(), asio::detached); }
 
   void Drain() override {
-    context_.draining = true;
+    context_->draining = true;
     boost::system::error_code ignored;
     acceptor_.close(ignored);
     for (Connection* connection : connections_) connection->CloseIfIdle();
@@ -86,13 +87,13 @@ class Server final : public HttpServer {
 
   uint16_t port() const override { return port_; }
   int64_t connections() const override { return static_cast<int64_t>(connections_.size()); }
-  int64_t busy() const override { return context_.busy; }
+  int64_t busy() const override { return context_->busy; }
 
  private:
   asio::awaitable<void> Accept() {
     while (acceptor_.is_open()) {
       auto [error, socket] = co_await acceptor_.async_accept(kAwait);
-      if (context_.draining) co_return;
+      if (context_->draining) co_return;
       if (error) {
         if (StderrTakesALine()) LogWarning("a connection could not be accepted: {}", error.message());
         asio::steady_timer pause(acceptor_.get_executor(), kAcceptPause);
@@ -101,9 +102,9 @@ class Server final : public HttpServer {
       }
       boost::system::error_code ignored;
       socket.set_option(tcp::no_delay(true), ignored);
-      if (connections() >= context_.limits.connections) {
+      if (connections() >= context_->limits.connections) {
         // The answer fits into the empty buffer of a new socket.
-        const std::string body = context_.callbacks.error_body(503, "too many connections; try again later");
+        const std::string body = context_->callbacks.error_body(503, "too many connections; try again later");
         const std::string text = fmt::format(
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: "
             "{}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{}",
@@ -139,7 +140,7 @@ class Server final : public HttpServer {
   tcp::acceptor acceptor_;
   std::optional<asio::ssl::context> tls_;
   uint16_t port_;
-  ConnectionContext context_;
+  std::shared_ptr<ConnectionContext> context_;
   std::set<Connection*> connections_;
 };
 

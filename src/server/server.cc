@@ -115,6 +115,8 @@ void Server::Impl::WaitForSignal() {
 
 void Server::Impl::Join() {
   if (thread.joinable()) thread.join();
+  // Nobody waits for signals any more: one that comes now ends the process at once.
+  signals.reset();
 }
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -124,7 +126,7 @@ Server::~Server() {
   impl_->Join();
   // Requests end first, and let go of what belongs to the context.
   if (impl_->engine) impl_->engine->Stop();
-  impl_->signals.reset();
+  impl_->service->EndWork();
   impl_->http.reset();
   impl_->context.reset();
 }

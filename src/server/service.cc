@@ -37,7 +37,14 @@ bool IsJson(const HttpRequest& request) {
 Service::Service(const asio::any_io_executor& executor, ServiceOptions options)
     : executor_(executor), options_(std::move(options)), metrics_(options_.model_names.front()) {}
 
-Service::~Service() { workers_.join(); }
+Service::~Service() { EndWork(); }
+
+void Service::EndWork() {
+  if (!workers_) return;
+  workers_->stop();
+  workers_->join();
+  workers_.reset();
+}
 
 void Service::Serve(ServedModel model) { model_ = std::move(model); }
 
@@ -56,7 +63,7 @@ asio::awaitable<void> Service::Offload(size_t bytes, const std::function<void()>
     work();
     co_return;
   }
-  co_await asio::co_spawn(workers_.get_executor(), Run(&work), asio::use_awaitable);
+  co_await asio::co_spawn(workers_->get_executor(), Run(&work), asio::use_awaitable);
 }
 
 const std::vector<Service::Route>& Service::Routes() {

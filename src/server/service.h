@@ -63,6 +63,9 @@ class Service {
   void Serve(ServedModel model);
   /// From now on nothing new is begun.
   void Drain() { draining_ = true; }
+  /// Waits for what runs beside the server's thread, and forgets what has not begun there. For the end: when nobody
+  /// runs the executor any more but it is still there, for what is forgotten belongs to it.
+  void EndWork();
 
   Metrics& metrics() { return metrics_; }
   GlassBox& glass_box() { return glass_box_; }
@@ -138,7 +141,7 @@ class Service {
   bool draining_ = false;
   Metrics metrics_;
   GlassBox glass_box_;
-  asio::thread_pool workers_{1};
+  std::optional<asio::thread_pool> workers_{std::in_place, 1};
 };
 
 }  // namespace kvasir::server

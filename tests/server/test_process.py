@@ -203,6 +203,19 @@ class Ending(unittest.TestCase):
             answer = wire.answer()
             self.assertEqual((answer.status, answer.json["error"]["code"]), (503, "shutting_down"))
 
+    def test_what_is_still_being_read_is_let_go(self):
+        large = json.dumps({"content": "a" * 15_000_000}).encode()
+        with Server("--drain-timeout", 0) as server:
+            wires = [server.connect() for _ in range(8)]
+            for wire in wires:
+                self.addCleanup(wire.socket.close)
+            for wire in wires[:6]:  # one is being worked on beside the server's thread, others wait for that
+                wire.request("POST", "/tokenize", large)
+            wires[6].send(b"GET /health HTTP/1.1\r\n")
+            wires[7].send(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+            self.assertEqual(server.get("/health").status, 200)
+            self.assertEqual(server.end(), 0)
+
     def test_somebody_watches(self):
         with Server() as server, server.connect() as wire:
             wire.request("GET", "/glassbox")
