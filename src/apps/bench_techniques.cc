@@ -135,12 +135,18 @@ class BenchTechniquesVerb final : public Verb {
       return InvalidArgument("--only {}: A9 to A11 need a text, give one with --text FILE", only_);
     }
     if (!runs) return InvalidArgument("--text is for A9 to A11, which --only {} leaves out", only_);
-    ASSIGN_OR_RETURN(const std::string text, ReadFile(text_, kMostBytes));
+    constexpr int64_t kMostTokenBytes = 64;  // of tokens on average: a long text is not encoded for its beginning
+    const int64_t most = stream_tokens_.value_or(quick_ ? 320 : 50'000);
+    ASSIGN_OR_RETURN(std::string text, ReadFile(text_, kMostBytes));
     if (!IsValidUtf8(text)) return InvalidArgument("{}: is not valid UTF-8", text_);
+    if (static_cast<int64_t>(text.size()) > most * kMostTokenBytes) {
+      auto end = static_cast<size_t>(most * kMostTokenBytes);
+      while ((static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
+      text.resize(end);
+    }
     ASSIGN_OR_RETURN(const std::filesystem::path path, FindModel(model_.model));
     ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadModelTokenizer(path, model_.pre_tokenizer));
     ASSIGN_OR_RETURN(*stream, tokenizer->Encode(text));
-    const int64_t most = stream_tokens_.value_or(quick_ ? 320 : 50'000);
     if (static_cast<int64_t>(stream->size()) > most) stream->resize(static_cast<size_t>(most));
     if (static_cast<int64_t>(stream->size()) < kLeastStreamTokens) {
       return InvalidArgument("{}: has {} tokens; A9 to A11 need {} at least", text_, stream->size(),

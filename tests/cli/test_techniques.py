@@ -131,7 +131,7 @@ class Techniques(CliTest):
     def stream_text(self):
         """A text that does not say the same again and again."""
         words = "the fox saw a bird who sang of rain and then they all went home to sleep by an old stone".split()
-        return self.write("s.txt", " ".join(words[(i * i + i // 7) % len(words)] + "." * (i % 11 == 0) for i in range(600)))
+        return self.write("s.txt", " ".join(words[(i * i + i // 7) % len(words)] + "." * (i % 11 == 0) for i in range(6000)))
 
     def test_a_stream_is_scored_as_perplexity_does(self):
         text = self.stream_text()
