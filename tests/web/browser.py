@@ -125,7 +125,7 @@ class WebTest(unittest.TestCase):
         return found[-1]
 
     def until(self, what, condition, seconds=None):
-        seconds = seconds or (120 if self.real else 20)
+        seconds = seconds or (120 if self.real else 60)
         end = time.monotonic() + seconds
         while True:
             try:
