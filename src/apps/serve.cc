@@ -111,6 +111,7 @@ class ServeVerb final : public Verb {
     // One more for texts that become vectors, which must not wait for answers to end.
     engine_options.max_sequences = options_.scheduler.max_running + 1;
     options_.scheduler.step_tokens = model_.batch;
+    if (options_.scheduler.swap_bytes > 0) options_.scheduler.preemption = Preemption::kSwap;
     if (prefix_tokens_) {
       const int64_t block = model_.cache.block_tokens > 0 ? model_.cache.block_tokens : kPagedBlockTokens;
       engine_options.most_prefix_blocks = *prefix_tokens_ / block;
@@ -150,6 +151,10 @@ class ServeVerb final : public Verb {
                  "Requests of one client that begin alike share what the cache knows of it (K5).", "--no-prefix-cache");
     flags.Int("--prefix-cache-tokens", "N", &prefix_tokens_, 1, int64_t{1} << 40,
               "Tokens of prefixes that are kept, the ones used last.", "as many as the pool has room for");
+    flags.Bytes("--swap-space", &options_.scheduler.swap_bytes,
+                "Where the pool is full: blocks of preempted sequences that are kept in memory outside of it, up to so "
+                "many bytes, and copied back. What goes beyond is computed again, with the same bits.",
+                "0, all is computed again");
     flags.Number("--slowest-answers", "X", &options_.scheduler.slowest_answers, {.min = 0, .max = 1000},
                  "With chunked prefill: a step that also runs prompts may take X times what the answers alone would "
                  "take, as measured; 0: -b is the only bound.");

@@ -6,7 +6,6 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
-#include <atomic>
 #include <vector>
 
 namespace kvasir::server {
@@ -78,6 +77,17 @@ struct Metrics::Impl {
                                           "Tokens of prompts found in the tree of prefixes.");
   Twin<Counter> preemptions = MakeCounter("kvasir_preemptions_total", "vllm:num_preemptions_total",
                                           "Sequences taken out of a full cache, to be run again.");
+  Counter* MakeOwnCounter(const char* name, const char* help) {
+    return &prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  }
+  Counter* swapped_out =
+      MakeOwnCounter("kvasir_swapped_out_bytes_total", "Blocks of preempted sequences copied out of the cache.");
+  Counter* swapped_in = MakeOwnCounter("kvasir_swapped_in_bytes_total", "And copied back.");
+  Gauge* swap_use = &prometheus::BuildGauge()
+                         .Name("kvasir_swap_space_used_bytes")
+                         .Help("Blocks of preempted sequences that are kept outside the cache.")
+                         .Register(registry)
+                         .Add({});
   Twin<Counter> prompt_tokens =
       MakeCounter("kvasir_prompt_tokens_total", "vllm:prompt_tokens_total", "Tokens of prompts, cached ones included.");
   Twin<Counter> generated =
@@ -107,7 +117,8 @@ struct Metrics::Impl {
                                                 .Name("kvasir_http_responses_total")
                                                 .Help("Answers by HTTP status.")
                                                 .Register(registry);
-  std::atomic<int64_t> preempted_before = 0;
+  // Of the engine's thread, which alone reports steps.
+  SchedulerCounts before;
 };
 
 Metrics::Metrics(const std::string& model) : impl_(std::make_unique<Impl>(model)) {}
@@ -116,8 +127,12 @@ Metrics::~Metrics() = default;
 void Metrics::Step(const BatchStep& step, const SchedulerCounts& counts) {
   Set(impl_->running, static_cast<double>(counts.running));
   Set(impl_->waiting, static_cast<double>(counts.waiting));
-  const int64_t before = impl_->preempted_before.exchange(counts.preempted);
-  Add(impl_->preemptions, static_cast<double>(counts.preempted - before));
+  const SchedulerCounts& before = impl_->before;
+  Add(impl_->preemptions, static_cast<double>(counts.preempted - before.preempted));
+  impl_->swapped_out->Increment(static_cast<double>(counts.swapped_out_bytes - before.swapped_out_bytes));
+  impl_->swapped_in->Increment(static_cast<double>(counts.swapped_in_bytes - before.swapped_in_bytes));
+  impl_->swap_use->Set(static_cast<double>(counts.swap_bytes));
+  impl_->before = counts;
   if (!step.parts.empty()) impl_->steps->Observe(step.milliseconds / 1000);
 }
 

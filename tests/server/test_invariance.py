@@ -42,7 +42,17 @@ class Company(unittest.TestCase):
         with Server("--parallel", 16, "--pool-tokens", 512, "--cache", "paged:16") as server:
             self.assertEqual(all_at_once(server, PROMPTS), self.alone)
             self.assertGreater(server.metrics()["kvasir_preemptions_total"], 0)
+            self.assertEqual(server.metrics()["kvasir_swapped_out_bytes_total"], 0)
             server.wait_until_idle()
+
+    def test_preempted_and_swapped(self):
+        with Server("--parallel", 16, "--pool-tokens", 512, "--cache", "paged:16", "--swap-space", "64MiB") as server:
+            self.assertEqual(all_at_once(server, PROMPTS), self.alone)
+            server.wait_until_idle()
+            metrics = server.metrics()
+            self.assertGreater(metrics["kvasir_swapped_out_bytes_total"], 0)
+            self.assertGreater(metrics["kvasir_swapped_in_bytes_total"], 0)
+            self.assertEqual(metrics["kvasir_swap_space_used_bytes"], 0)
 
     def test_streams_are_the_same_bytes(self):
         def stream(prompt):
