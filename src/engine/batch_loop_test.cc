@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "base/test_paths.h"
 #include "engine/testing.h"
 
 namespace kvasir {
@@ -18,7 +19,7 @@ using testing::Request;
 
 EngineOptions Options(CacheMode mode, int64_t pool_tokens = 0) {
   EngineOptions options;
-  options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+  options.model = std::filesystem::path(kSourceTree) / "models/demo";
   options.cache.mode = mode;
   options.pool_tokens = pool_tokens;
   options.threads = 2;

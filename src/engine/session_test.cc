@@ -12,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "base/test_paths.h"
 #include "engine/testing.h"
 
 namespace kvasir {
@@ -32,7 +33,7 @@ class SessionTest : public ::testing::Test {
 
   static EngineOptions Options() {
     EngineOptions options;
-    options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+    options.model = std::filesystem::path(kSourceTree) / "models/demo";
     options.threads = 2;
     options.max_sequences = 1;
     return options;

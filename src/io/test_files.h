@@ -16,6 +16,7 @@
 
 #include "base/limits.h"
 #include "base/status.h"
+#include "base/test_paths.h"
 
 namespace kvasir::testing {
 
@@ -57,7 +58,7 @@ inline std::string ReadAll(const std::filesystem::path& path) {
 }
 
 inline std::filesystem::path Fixture(std::string_view name) {
-  return std::filesystem::path(KVASIR_FIXTURES) / "io" / name;
+  return std::filesystem::path(kFixtures) / "io" / name;
 }
 
 inline std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/limits.h"
+#include "base/test_paths.h"
 #include "kernels/exec.h"
 #include "model/model.h"
 
@@ -18,7 +19,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 std::filesystem::path Fixture(std::string_view name) {
-  return std::filesystem::path(KVASIR_FIXTURES) / "models" / name;
+  return std::filesystem::path(kFixtures) / "models" / name;
 }
 
 struct Planned {
@@ -48,7 +49,7 @@ TEST(ParameterRule, GivesThePublishedFigures) {
                {"mpt-30b", 29'957'200'896, 60},      {"starcoder-15b", 15'517'456'384, 31}};
   for (const auto& c : cases) {
     const auto spec =
-        ReadConfig(std::filesystem::path(KVASIR_FIXTURES) / "configs" / (std::string(c.config) + ".json"));
+        ReadConfig(std::filesystem::path(kFixtures) / "configs" / (std::string(c.config) + ".json"));
     ASSERT_TRUE(spec.ok()) << spec.status().message();
     const int64_t parameters = ParameterCount(*spec);
     EXPECT_EQ(parameters, c.parameters) << c.config;

@@ -1,4 +1,5 @@
 // Every GGUF type against values that the gguf package computed (tools/fixtures/make_quant_fixtures.py).
+#include "base/test_paths.h"
 #include "quant/gguf_blocks.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +27,7 @@ bool Same(float a, float b) {
 class GgufBlocks : public ::testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
-    const std::string path = std::string(KVASIR_FIXTURES) + "/quant/" + std::string(DTypeName(type())) + ".bin";
+    const std::string path = std::string(kFixtures) + "/quant/" + std::string(DTypeName(type())) + ".bin";
     std::ifstream stream(path, std::ios::binary);
     bytes_.assign(std::istreambuf_iterator<char>(stream), {});
     const size_t each = static_cast<size_t>(block_bytes() + 4 * size());
