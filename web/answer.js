@@ -1,18 +1,24 @@
 // One answer: the request, its stream, what it cost.
 
-/// What to send for the messages up to an answer that is to be written.
+const kContinuation = 256;  // tokens of a plain completion, which may have no end of its own
+
+/// What to send for the messages up to an answer that is to be written. A completion goes on after what the answer
+/// says already.
 function requestFor(conversation, answer) {
-  const before = conversation.pathTo(answer).slice(0, -1);
+  const path = conversation.pathTo(answer);
   const body = {...requestSettings(), stream: true, stream_options: {include_usage: true}};
   if (app.model) body.model = app.model;
   if (conversation.completion) {
-    body.prompt = settings.system + before.map((node) => node.text).join('');
+    body.prompt = settings.system + path.map((node) => node.text).join('');
+    body.max_tokens ??= kContinuation;
     return {path: 'v1/completions', body};
   }
-  body.messages = before.filter((node) => node.text !== '').map(({role, text}) => ({role, content: text}));
+  body.messages = path.slice(0, -1).filter((node) => node.text !== '').map(({role, text}) => ({role, content: text}));
   if (settings.system.trim() !== '') body.messages.unshift({role: 'system', content: settings.system});
   return {path: 'v1/chat/completions', body};
 }
+
+const kBrokeOff = 'The connection broke off before the answer was complete.';
 
 /// Text of one chunk of either endpoint.
 function chunkText(choice) {
@@ -52,15 +58,15 @@ class Answer {
       } else {
         this.takeChunk(await response.json());
       }
-      if (!this.finished) throw new ApiError('broken', 'The connection broke off before the answer was complete.');
+      if (!this.finished) throw new ApiError('broken', kBrokeOff);
     } catch (error) {
       if (error.name === 'AbortError') {
         node.finish = 'stopped';
       } else if (error instanceof ApiError) {
         node.error = {kind: error.kind, message: error.message};
       } else {
-        node.error = {kind: 'broken', message: error instanceof SyntaxError
-          ? 'The server sent something that is not JSON.' : `The connection broke off: ${error.message}`};
+        // A browser's own words for it are of no use to anybody.
+        node.error = {kind: 'broken', message: error instanceof SyntaxError ? 'The server sent something that is not JSON.' : kBrokeOff};
       }
     } finally {
       clearInterval(clock);
@@ -92,7 +98,7 @@ class Answer {
       } else {
         node.stats.tps = (this.pieces - 1) / Math.max(now - this.first, 1) * 1000;
       }
-      if (node.text.length + text.length > kMaxText) throw new Error('the answer is longer than this page keeps.');
+      if (node.text.length + text.length > kMaxText) throw new ApiError('broken', 'The answer is longer than this page keeps, and was cut here.');
       node.text += text;
     }
     if (typeof choice.finish_reason === 'string') {

@@ -1,6 +1,7 @@
 // Speaking to the server: the key, errors in words, what the server says about itself.
 
-/// kind: 'gone' (no answer), 'key' (401, 403), 'template' (no chat template), 'broken' (the stream), 'server'.
+/// kind: 'gone' (no answer), 'key' (401, 403), 'template' (no chat template), 'full' (the model's context), 'broken' (the
+/// stream), 'server'.
 class ApiError extends Error {
   constructor(kind, message, status = 0) {
     super(message);
@@ -35,6 +36,7 @@ async function errorOf(response) {
     return new ApiError('key', message || 'The server wants an API key.', response.status);
   }
   if (code === 'no_chat_template') return new ApiError('template', message, response.status);
+  if (code === 'context_length_exceeded') return new ApiError('full', message, response.status);
   if (response.status === 429) return new ApiError('server', message || 'The server has too much to do; try again later.', 429);
   return new ApiError('server', message || `The server answered ${response.status} ${response.statusText}.`, response.status);
 }

@@ -41,14 +41,14 @@ class Conversation {
   /// The messages before a node and itself.
   pathTo(node) {
     const path = [];
-    for (let at = node; at; at = this.nodes.get(at.parent)) path.unshift(at);
-    return path;
+    for (let at = node; at; at = this.nodes.get(at.parent)) path.push(at);
+    return path.reverse();
   }
 
   picked(parent) {
     const siblings = this.children.get(parent);
-    const id = this.picks.get(parent);
-    return this.nodes.get(siblings.includes(id) ? id : siblings[siblings.length - 1]);
+    const pick = this.nodes.get(this.picks.get(parent));
+    return pick && pick.parent === parent ? pick : this.nodes.get(siblings[siblings.length - 1]);
   }
 
   siblings(node) { return this.children.get(node.parent); }
@@ -91,11 +91,12 @@ class Conversation {
     }
     made.picks.clear();
     for (const pick of Array.isArray(record.picks) ? record.picks : []) {
-      if (Array.isArray(pick) && made.children.has(pick[0]) && made.children.get(pick[0]).includes(pick[1])) {
+      const picked = Array.isArray(pick) ? made.nodes.get(pick[1]) : undefined;
+      if (picked && picked.parent === pick[0]) {
         made.picks.set(pick[0], pick[1]);
       }
     }
-    made.title = shortText(record.title, kMaxTitle) || made.title;
+    made.title = titleText(record.title) || made.title;
     made.named = record.named === true;
     made.completion = record.completion === true;
     return made;
@@ -105,8 +106,12 @@ class Conversation {
 const isId = (x) => typeof x === 'string' && /^[\w-]{1,64}$/.test(x);
 const shortText = (x, most) => typeof x === 'string' ? x.slice(0, most) : '';
 
+/// In one line, without what cannot be seen or turns the direction of what stands beside it.
+const titleText = (x) =>
+  shortText(x, kMaxTitle).replace(/\s+/g, ' ').replace(/[\p{Cc}\u200b\u200e\u200f\u061c\u2060\ufeff\u202a-\u202e\u2066-\u2069]/gu, '').trim();
+
 function titleOf(text) {
-  const line = text.trim().split('\n', 1)[0].replace(/\s+/g, ' ');
+  const line = titleText(text.trim().split('\n', 1)[0]);
   const characters = [...line.slice(0, 240)];
   return characters.length > 60 ? characters.slice(0, 59).join('') + '…' : line;
 }

@@ -70,11 +70,18 @@ async function copyText(text, button) {
     button.focus();
   }
   const label = button.getAttribute('aria-label');
+  if (button.dataset.said) return;  // by a click before this one
+  const drawn = button.querySelector('use');
+  const said = copied ? 'Copied' : 'The browser did not allow copying';
+  button.dataset.said = said;
   button.classList.toggle('done', copied);
-  button.setAttribute('aria-label', copied ? 'Copied' : 'The browser did not allow copying');
+  button.setAttribute('aria-label', said);
+  drawn.setAttribute('href', copied ? '#i-check' : '#i-close');
   setTimeout(() => {
+    delete button.dataset.said;
     button.classList.remove('done');
     button.setAttribute('aria-label', label);
+    drawn.setAttribute('href', '#i-copy');
   }, 1500);
 }
 
@@ -84,6 +91,7 @@ function ask(title, text, yes, value) {
   $('ask-title').textContent = title;
   $('ask-text').textContent = text;
   $('ask-yes').textContent = yes;
+  $('ask-yes').classList.toggle('danger', value === undefined);
   $('ask-field').hidden = value === undefined;
   $('ask-input').value = value === undefined ? '' : value;
   dialog.returnValue = '';

@@ -42,9 +42,18 @@ class GlassBox {
     this.pointed = null;
     this.quiet = 0;  // timer
     document.addEventListener('visibilitychange', () => this.follow());
+    this.explain(readLocal('explain') === 'yes');
+    $('explain').addEventListener('click', () => this.explain($('explain').getAttribute('aria-pressed') !== 'true'));
     new ResizeObserver(() => this.draw()).observe($('glassbox'));
     $('kv-map').addEventListener('pointermove', (event) => this.pointAt(event));
     $('kv-map').addEventListener('pointerleave', () => { this.pointed = null; this.draw(); });
+  }
+
+  /// Shows or hides what the figures mean.
+  explain(shown) {
+    $('explain').setAttribute('aria-pressed', String(shown));
+    $('glassbox').classList.toggle('explained', shown);
+    writeLocal('explain', shown ? 'yes' : null);
   }
 
   get open() { return !$('app').classList.contains('no-box') && getComputedStyle($('glassbox')).visibility !== 'hidden'; }
@@ -102,7 +111,7 @@ class GlassBox {
     if (!step) return;
     this.say('live');
     clearTimeout(this.quiet);
-    this.quiet = setTimeout(() => { if (this.controller) this.say('no step for 3 s', true); }, 3000);
+    this.quiet = setTimeout(() => { if (this.controller) this.say('idle', true); }, 3000);
     this.steps.push(step);
     if (this.steps.length > kSteps) this.steps.shift();
     if (!this.frame) this.frame = requestAnimationFrame(() => { this.frame = 0; this.draw(); });
@@ -116,11 +125,16 @@ class GlassBox {
     if (!last) return;
     for (const name of ['running', 'waiting', 'preempted']) $(`stat-${name}`).textContent = count(last[name]);
     const {blocks} = last;
-    if (blocks) this.grid = drawBlocks($('kv-map'), blocks.map);
+    if (blocks) {
+      this.grid = drawBlocks($('kv-map'), blocks.map);
+      const shared = sharedBlocks(blocks);
+      for (const [name, n] of [['used', blocks.used - shared], ['shared', shared], ['cached', blocks.cached], ['free', blocks.free]]) {
+        $(`kv-${name}`).textContent = count(Math.max(0, n));
+      }
+    }
     $('speed-text').textContent = `${speed(last.speed)} tokens/s; step ${count(last.step)} took ${milliseconds(last.ms)}`;
-    $('batch-text').textContent = `${plural(last.sequences, 'sequence')}: ` +
-      `${plural(last.prompt, 'prompt token')}, ${plural(last.answers, 'answer token')}`;
-    $('kv-text').textContent = !blocks ? 'This cache has no blocks to show.' : this.pointed ? this.pointed : blocksLine(blocks);
+    $('batch-text').textContent = `${plural(last.sequences, 'sequence')}: ${count(last.prompt)} prompt + ${count(last.answers)} answer tokens`;
+    $('kv-text').textContent = !blocks ? 'This cache has no blocks to show.' : this.pointed ? this.pointed : poolLine(blocks);
     // What a screen reader finds; not at every step, since some read changes out.
     if (performance.now() - this.described > 2000) {
       this.described = performance.now();
@@ -168,9 +182,12 @@ class GlassBox {
   }
 }
 
-function blocksLine(blocks) {
-  const shared = [...blocks.map].filter((c) => c === 's').length * blocks.per;
-  const each = blocks.per > 1 ? `; a square is ${count(blocks.per)}` : '';
-  return `${count(blocks.used)} of ${plural(blocks.total, 'block')} held (${shared ? `${blocks.per > 1 ? "about " : ""}${count(shared)} shared` : 'none shared'}), ` +
-    `${count(blocks.cached)} kept, ${count(blocks.free)} free; ${plural(blocks.tokens, 'token')} each${each}`;
-}
+/// How many blocks several sequences hold; near it where a letter stands for more than one.
+const sharedBlocks = (blocks) => Math.min(blocks.used, [...blocks.map].filter((c) => c === 's').length * blocks.per);
+
+const poolLine = (blocks) => `${plural(blocks.total, 'block')} of ${plural(blocks.tokens, 'token')} each` +
+  (blocks.per > 1 ? `; a square is ${count(blocks.per)} blocks` : '');
+
+/// The same as the map and its legend, in words.
+const blocksLine = (blocks) => `${count(blocks.used)} of ${plural(blocks.total, 'block')} held, ${count(sharedBlocks(blocks))} of them shared; ` +
+  `${count(blocks.cached)} kept, ${count(blocks.free)} free`;

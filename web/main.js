@@ -15,7 +15,7 @@ function newConversation() {
   // An empty one is as good as a new one.
   const empty = [...app.conversations.values()].find((c) => c.nodes.size === 0);
   const conversation = empty || new Conversation();
-  if (!server.template) conversation.completion = true;
+  conversation.completion = !server.template;
   app.conversations.set(conversation.id, conversation);
   openConversation(conversation);
   if (!narrow.matches) $('composer').focus();
@@ -26,22 +26,23 @@ function openConversation(conversation, node = null) {
   app.current = conversation;
   writeSession('open', conversation.id);
   closeDrawers();
-  showConversation();
+  showConversation(node);
   const last = conversation.path().reverse().find((n) => n.role === 'assistant');
   showFigures(last || null);
   const view = node && list.view(node);
   if (view) view.element.scrollIntoView({block: 'center'});
 }
 
-function showConversation() {
+/// With the messages from a node on, or the last ones.
+function showConversation(node = null) {
   const conversation = app.current;
   const answer = app.answers.get(conversation.id);
-  list.show(conversation, answer ? answer.node.id : null);
+  list.show(conversation, answer ? answer.node.id : null, node);
   const title = conversation.title || 'New conversation';
   $('title').textContent = title;
   document.title = conversation.title ? `${title} – kvasir` : 'kvasir';
-  $('mode-note').textContent = conversation.completion ? 'Plain completion: the text goes on as it is.' : '';
-  $('composer').placeholder = conversation.completion ? 'Write the beginning of a text' : 'Write a message';
+  $('mode-note').textContent = conversation.completion ? 'Plain completion: the model goes on with the text' : '';
+  $('composer').placeholder = !conversation.completion ? 'Write a message' : conversation.nodes.size ? 'Add to the text' : 'Begin a text';
   $('send').hidden = Boolean(answer);
   $('stop').hidden = !answer;
   sidebar.draw();
@@ -82,25 +83,42 @@ function send(text) {
   // A question that got no answer is taken back for the new one.
   const parent = !last ? kRoot : last.role === 'assistant' ? last.id : last.parent;
   const node = conversation.add(parent, 'user', text);
-  list.toEnd();
   generate(conversation, node);
 }
 
-/// Writes an answer to a question, instead of the one that may be under way.
+/// Ends the answer that may be under way.
+async function stopAnswer(conversation) {
+  const answer = app.answers.get(conversation.id);
+  if (!answer) return;
+  answer.stop();
+  await answer.ended;
+}
+
+/// Writes an answer to a question.
 async function generate(conversation, question) {
-  const before = app.answers.get(conversation.id);
-  if (before) {
-    before.stop();
-    await before.ended;
-  }
-  const node = conversation.add(question.id, 'assistant', '');
+  await stopAnswer(conversation);
+  await write(conversation, conversation.add(question.id, 'assistant', ''));
+}
+
+/// Has the model go on where a text ends.
+async function goOn(node) {
+  const conversation = app.current;
+  await stopAnswer(conversation);
+  Object.assign(node, {finish: '', error: null, stats: {}});
+  await write(conversation, node);
+}
+
+async function write(conversation, node) {
   const answer = new Answer(conversation, node, answerChanged, (one, ms) => {
     if (app.figures === one.node) box.showWait(ms);
   });
   app.answers.set(conversation.id, answer);
   changed(conversation);
-  showFigures(node);
-  showConversation();
+  if (app.current === conversation) {
+    showFigures(node);
+    showConversation();
+    list.toEnd();
+  }
   answer.ended = answer.run().then(() => app.answers.delete(conversation.id));
   await answer.ended;
   changed(conversation);
@@ -114,6 +132,7 @@ async function generate(conversation, question) {
   else sidebar.draw();
   if (!node.error) serverAnswers();
   else if (node.error.kind === 'gone') serverGone();
+  else if (node.error.kind === 'broken') learnServer();  // whether it is there still
   else if (node.error.kind === 'key') askForKey(node.error.message, () => retry(node));
 }
 
@@ -151,6 +170,13 @@ function showFigures(node) {
 
 const messageActions = {
   retry,
+  goOn,
+  newConversation,
+  suggest(text) {
+    $('composer').value = text;
+    composerChanged();
+    $('composer').focus();
+  },
   regenerate: (node) => generate(app.current, app.current.nodes.get(node.parent)),
   pick(node, control) {
     app.current.pick(node);
@@ -184,12 +210,23 @@ const messageActions = {
 
 let watching = 0;
 
+/// What the server says about itself, taken in.
+async function meetServer() {
+  await loadServer();
+  showModels();
+  // A conversation that has begun stays of its kind.
+  for (const conversation of app.conversations.values()) {
+    if (conversation.nodes.size || conversation.completion === !server.template) continue;
+    conversation.completion = !server.template;
+    if (conversation === app.current) showConversation();
+  }
+  serverAnswers();
+  box.again();
+}
+
 async function learnServer() {
   try {
-    await loadServer();
-    showModels();
-    serverAnswers();
-    box.again();
+    await meetServer();
   } catch (error) {
     if (error.kind === 'key') askForKey(error.message, learnServer);
     else if (error.kind === 'gone') serverGone();
@@ -213,10 +250,7 @@ function serverGone(wait = 2000) {
   clearTimeout(watching);
   watching = setTimeout(async () => {
     try {
-      await loadServer();
-      showModels();
-      serverAnswers();
-      box.again();
+      await meetServer();
     } catch (error) {
       if (error.kind === 'gone') serverGone(Math.min(Math.max(wait, 1000) * 2, 15000));
       else learnServer();
@@ -386,6 +420,7 @@ function listen() {
   prefersDark.addEventListener('change', applyTheme);
   noRoomForBox.addEventListener('change', () => { $('shade').hidden = true; toggleBox(!noRoomForBox.matches && readLocal('box') !== 'closed'); });
   addEventListener('pagehide', () => saver.now());
+  addEventListener('resize', composerChanged);
   if (saver.channel) saver.channel.addEventListener('message', ({data}) => takeOver(data));
 }
 

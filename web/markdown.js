@@ -59,7 +59,7 @@ function isCostly(text) {
 
 function plainBlock(text) {
   const block = document.createDocumentFragment();
-  block.append(make('p', {class: 'plain', text}));
+  block.append(make('p', {class: 'plain', dir: 'auto', text}));
   return block;
 }
 
@@ -93,7 +93,9 @@ function dressCode(root, done) {
     pre.tabIndex = 0;
     const copy = iconButton('copy', 'Copy this code', () => copyText(text.replace(/\n$/, ''), copy), {testid: 'copy-code'});
     copy.hidden = !done;
-    const frame = make('div', {class: 'code'}, make('div', {class: 'code-bar'}, make('span', {text: language || 'text'}), copy));
+    // Code that reads otherwise than it runs ("Trojan Source").
+    const turned = /[\u202a-\u202e\u2066-\u2069]/.test(text) ? ' – holds marks that turn the direction of text' : '';
+    const frame = make('div', {class: 'code'}, make('div', {class: 'code-bar'}, make('span', {text: (language || 'text') + turned}), copy));
     pre.replaceWith(frame);
     frame.append(pre);
   }
@@ -110,33 +112,44 @@ class MarkdownView {
     this.tail = make('div', {class: 'tail'});
     this.element.replaceChildren(this.tail);
     this.from = 0;  // where the tail begins in the text
+    this.end = 0;  // what was looked at
   }
 
   /// The whole text, which is complete.
   set(text) {
     this.clear();
-    for (let end = Math.min(kPiece, text.length); ; end = Math.min(end + kPiece, text.length)) {
-      this.update(text.slice(0, end), end === text.length);
-      if (end === text.length) return;
-    }
+    this.update(text, true);
   }
 
   /// The text so far. A streamed text that is short is rendered anew when it is done, so that what comes late (the
   /// address of a link) counts as well.
   update(text, done) {
     if (done && this.from > 0 && text.length <= kPiece) this.clear();
+    // Much may have come at once, as in a tab that was not seen.
+    while (this.end + kPiece < text.length) {
+      this.end += kPiece;
+      if (/[\ud800-\udbff]/.test(text[this.end - 1])) --this.end;
+      this.advance(text.slice(0, this.end), false, false);
+    }
+    this.end = text.length;
+    this.advance(text, done, true);
+  }
+
+  /// Renders what is settled, and the rest if it is to be seen now.
+  advance(text, done, shown) {
     const rest = text.slice(this.from);
-    if (isCostly(rest.slice(0, 2 * kMaxBlock))) return this.showPlain(text, rest, done);
+    const costly = isCostly(rest.slice(0, 2 * kMaxBlock)) || (rest.length > 2 * kMaxBlock && isCostly(rest.slice(-2 * kMaxBlock)));
+    if (costly) return this.showPlain(rest, done);
     let tokens;
     try {
       // marked knows an open fence only where its last line is complete.
       tokens = marked.lexer(rest.endsWith('\n') ? rest : rest + '\n', kMarked);
     } catch (error) {
-      return this.showPlain(text, rest, done);
+      return this.showPlain(rest, done);
     }
     const first = tokens.find((token) => token.type !== 'space');
     const blocks = tokens.filter((token) => token.type !== 'space').length;
-    if (blocks < 3 && rest.length > kMaxBlock && first && first.type !== 'code') return this.showPlain(text, rest, done);
+    if (blocks < 3 && rest.length > kMaxBlock && first && first.type !== 'code') return this.showPlain(rest, done);
     const keep = done ? tokens.length : this.settled(tokens);
     const settled = tokens.slice(0, keep);
     settled.links = tokens.links;
@@ -145,6 +158,7 @@ class MarkdownView {
       this.tail.before(fragment);
       this.from = Math.min(text.length, this.from + settled.reduce((n, token) => n + token.raw.length, 0));
     }
+    if (!shown) return;
     const open = tokens.slice(keep);
     open.links = tokens.links;
     this.tail.replaceChildren(this.render(open, false));
@@ -162,6 +176,8 @@ class MarkdownView {
     try {
       const fragment = markdownFragment(tokens);
       dressCode(fragment, done);
+      // Of each block, since browsers look through all of an element for its direction whenever a child comes.
+      for (const block of fragment.children) block.dir = block.matches('.code') ? 'ltr' : 'auto';
       return fragment;
     } catch (error) {
       // Nested too deeply for the stack; anything else is a bug of ours.
@@ -170,13 +186,11 @@ class MarkdownView {
     }
   }
 
-  showPlain(text, rest, done) {
-    if (done || rest.length > kMaxBlock) {
-      this.tail.replaceChildren();
-      this.tail.before(plainBlock(rest));
-      this.from = text.length;
-    } else {
-      this.tail.replaceChildren(plainBlock(rest));
-    }
+  showPlain(rest, done) {
+    // Whole lines, where there are any.
+    const end = done ? rest.length : rest.length > kMaxBlock ? rest.lastIndexOf('\n') + 1 || rest.length : 0;
+    if (end) this.tail.before(plainBlock(rest.slice(0, end)));
+    this.from += end;
+    this.tail.replaceChildren(...(end < rest.length ? [plainBlock(rest.slice(end))] : []));
   }
 }

@@ -10,12 +10,15 @@ class MessageView {
     this.cost = 0;  // ms of the last rendering
     this.last = 0;
     const mine = node.role === 'user';
-    this.body = make('div', {class: mine ? 'text' : 'text md', dir: 'auto'});
+    this.markdown = null;
+    this.body = make('div', {class: mine ? 'text' : 'text md'});
     this.notes = make('div', {class: 'notes'});
     this.bar = make('div', {class: 'actions'});
-    this.element = make('article', {class: `message ${node.role}`, testid: `message-${node.role}`,
+    this.element = make('article', {class: `message ${node.role}`, testid: `message-${node.role}`, tabindex: '-1',
                                     label: mine ? 'You' : 'Answer'}, this.body, this.notes, this.bar);
-    this.markdown = mine || conversation.completion ? null : new MarkdownView(this.body);
+    // Blocks of Markdown have directions of their own.
+    if (mine || conversation.completion) this.body.dir = 'auto';
+    else this.markdown = new MarkdownView(this.body);
     this.render(true);
   }
 
@@ -59,19 +62,40 @@ class MessageView {
   makeNotes() {
     const {node} = this;
     const notes = [];
-    if (node.finish === 'length') notes.push(make('p', {class: 'note', text: 'Cut at the most tokens that were allowed.'}));
+    // A text without an end of its own comes in pieces, which need no note.
+    if (node.finish === 'length' && !this.conversation.completion) {
+      notes.push(make('p', {class: 'note', text: 'Cut off at the limit: Max tokens in the settings, or the model’s context.'}));
+    }
     if (node.finish === 'stopped') notes.push(make('p', {class: 'note', text: 'Stopped.'}));
     if (node.error) {
-      const template = node.error.kind === 'template';
-      const text = template ? 'This model has no chat template: it goes on with a text instead of answering. ' +
-        'In plain completion mode, your text is sent as it is and the model continues it.' : node.error.message;
-      const act = template ? () => this.actions.switchToCompletion(node)
-        : node.error.kind === 'key' ? () => this.actions.askKey(node) : () => this.actions.retry(node);
-      const label = template ? 'Switch to plain completion' : node.error.kind === 'key' ? 'Enter a key' : 'Try again';
+      const {text, label, act} = this.remedy(node.error);
       notes.push(make('div', {class: 'error', role: 'alert', testid: 'error'}, make('p', {text}),
                       make('button', {type: 'button', text: label, testid: 'retry', on: {click: act}})));
     }
     return notes;
+  }
+
+  /// What to say about an error, and what to do about it.
+  remedy({kind, message}) {
+    const {node, actions} = this;
+    if (kind === 'template') {
+      return {text: 'This model has no chat template: it goes on with a text instead of answering. ' +
+                    'In plain completion mode, your text is sent as it is and the model continues it.',
+              label: 'Switch to plain completion', act: () => actions.switchToCompletion(node)};
+    }
+    if (kind === 'key') return {text: message, label: 'Enter a key', act: () => actions.askKey(node)};
+    if (kind === 'full') {
+      return {text: `The conversation has outgrown the model’s context (${message}). Begin a new one, or edit an earlier message to go on from there.`,
+              label: 'New conversation', act: actions.newConversation};
+    }
+    return this.goesOn() ? {text: message, label: 'Continue', act: () => actions.goOn(node)}
+                         : {text: message, label: 'Try again', act: () => actions.retry(node)};
+  }
+
+  /// Whether the model could go on where this text ends.
+  goesOn() {
+    const {conversation, node} = this;
+    return conversation.completion && node.role === 'assistant' && node.text !== '' && conversation.children.get(node.id).length === 0;
   }
 
   makeActions() {
@@ -79,6 +103,9 @@ class MessageView {
     const siblings = conversation.siblings(node);
     const at = siblings.indexOf(node.id);
     const items = [];
+    if (this.goesOn() && !node.error && node.finish !== 'stop') {
+      items.push(make('button', {type: 'button', class: 'continue', testid: 'continue', text: 'Continue', on: {click: () => actions.goOn(node)}}));
+    }
     if (siblings.length > 1) {
       const go = (by) => () => actions.pick(conversation.nodes.get(siblings[at + by]), by < 0 ? 'branch-prev' : 'branch-next');
       items.push(make('span', {class: 'branches'},
@@ -88,7 +115,8 @@ class MessageView {
     }
     const copy = iconButton('copy', 'Copy this message', () => copyText(node.text, copy), {testid: 'copy'});
     if (node.text !== '') items.push(copy, iconButton('edit', 'Edit in a new branch', () => this.edit(), {testid: 'edit'}));
-    if (node.role === 'assistant') {
+    // Beside an error without a word stands a button that does the same.
+    if (node.role === 'assistant' && !(node.error && node.text === '')) {
       items.push(iconButton('again', 'Answer again in a new branch', () => actions.regenerate(node), {testid: 'regenerate'}));
       if (isNumber(node.stats.tps)) {
         items.push(make('button', {type: 'button', class: 'figures', title: 'Show in the glass box',
@@ -142,6 +170,8 @@ function growTextarea(area) {
   area.style.height = `${area.scrollHeight + 2}px`;
 }
 
+const kMessages = 200;  // shown before one asks for earlier ones
+
 /// Keeps one view for each message shown, in order.
 class MessageList {
   constructor(element, scroller, actions) {
@@ -151,17 +181,24 @@ class MessageList {
     this.views = new Map();  // node id: view
     this.conversation = null;
     this.following = true;
-    scroller.addEventListener('scroll', () => {
-      this.following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
-      $('latest').hidden = this.following;
-    }, {passive: true});
+    this.top = this.height = 0;  // of the scroller, when it last moved
+    scroller.addEventListener('scroll', () => this.scrolled(), {passive: true});
+    // A field that grows or a keyboard that opens leaves less room.
+    new ResizeObserver(() => this.followEnd()).observe(scroller);
     $('latest').addEventListener('click', () => this.toEnd());
   }
 
-  show(conversation, running) {
-    const path = conversation.path();
+  /// The last messages, and the earlier ones up to a node.
+  show(conversation, running, node = null) {
+    const whole = conversation.path();
     const other = this.conversation !== conversation || this.completion !== conversation.completion;
-    if (other) this.views.clear();
+    if (other) {
+      this.views.clear();
+      this.most = kMessages;
+    }
+    if (node) this.most = Math.max(this.most, whole.length - whole.indexOf(node));
+    const earlier = Math.max(0, whole.length - this.most);
+    const path = whole.slice(earlier);
     this.conversation = conversation;
     this.completion = conversation.completion;
     const views = new Map();
@@ -169,7 +206,9 @@ class MessageList {
       views.set(node.id, this.views.get(node.id) || new MessageView(conversation, node, this.actions));
     }
     this.views = views;
-    const elements = path.length ? [...views.values()].map((view) => view.element) : [welcome()];
+    this.element.classList.toggle('flow', conversation.completion);
+    const elements = path.length ? [...views.values()].map((view) => view.element) : [welcome(conversation.completion, this.actions.suggest)];
+    if (earlier) elements.unshift(this.earlierButton(earlier, path[0], running));
     // Elements that stay are not moved: that would end an edit and have the log read out again.
     const present = new Set(elements);
     for (const child of [...this.element.children]) if (!present.has(child)) child.remove();
@@ -181,21 +220,70 @@ class MessageList {
     else this.followEnd();
   }
 
+  earlierButton(earlier, first, running) {
+    const show = () => {
+      const fromEnd = this.scroller.scrollHeight - this.scroller.scrollTop;
+      this.most += 5 * kMessages;
+      this.following = false;
+      this.show(this.conversation, running);
+      this.scroller.scrollTop = this.scroller.scrollHeight - fromEnd;
+      this.view(first).element.focus();
+    };
+    return make('button', {type: 'button', class: 'earlier', testid: 'earlier', text: `Show earlier messages (${count(earlier)})`, on: {click: show}});
+  }
+
   view(node) { return this.views.get(node.id); }
 
+  /// The reader lets go of the end by the smallest move up, and takes hold of it again by coming near it.
+  scrolled() {
+    const {scrollTop, scrollHeight} = this.scroller;
+    // What gets shorter moves by itself.
+    const up = scrollTop < this.top - 1 && scrollHeight >= this.height;
+    if (up) this.following = false;
+    else if (scrollTop > this.top && this.fromEnd() < 60) this.following = true;
+    this.remember();
+    $('latest').hidden = this.following || this.fromEnd() < 60;
+  }
+
+  remember() {
+    this.top = this.scroller.scrollTop;
+    this.height = this.scroller.scrollHeight;
+  }
+
+  fromEnd() {
+    const {scrollTop, scrollHeight, clientHeight} = this.scroller;
+    return scrollHeight - scrollTop - clientHeight;
+  }
+
   followEnd() {
-    if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.following) {
+      this.scroller.scrollTop = this.scroller.scrollHeight;
+      // Now, since the event comes later than the reader's next move may.
+      this.remember();
+    }
+    $('latest').hidden = this.following || this.fromEnd() < 60;
   }
 
   toEnd() {
     this.following = true;
-    $('latest').hidden = true;
     this.followEnd();
   }
 }
 
-function welcome() {
-  return make('div', {class: 'welcome'}, make('p', {class: 'lead', text: 'What shall we write?'}),
-    make('p', {text: 'Answers come from the machine that serves this page, conversations stay in this browser, and the ' +
-                     'glass box shows what the engine does meanwhile.'}));
+const kIdeas = {
+  chat: ['Explain a KV cache to somebody who knows no machine learning', 'Write a Python function that merges two sorted lists',
+         'Compare tea and coffee in a small table'],
+  completion: ['Once upon a time there was a', 'The old king had three sons, and the youngest', '“Who are you?” said the cat.'],
+};
+
+/// What stands where there are no messages yet.
+function welcome(completion, suggest) {
+  const ideas = completion ? kIdeas.completion : kIdeas.chat;
+  return make('div', {class: 'welcome'},
+    make('p', {class: 'lead', text: completion ? 'How does it begin?' : 'What shall we write?'}),
+    make('p', {text: completion
+      ? 'This model has no chat template: it was not trained to converse. Write the beginning of a text, and it goes on from there.'
+      : 'Answers come from the machine that serves this page, and conversations stay in this browser.'}),
+    make('div', {class: 'ideas'}, ...ideas.map((text) =>
+      make('button', {type: 'button', testid: 'idea', text, on: {click: () => suggest(text)}}))));
 }

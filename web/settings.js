@@ -7,7 +7,7 @@ const kSettings = [
   {name: 'top_p', label: 'Top p', kind: 'number', least: 0.01, most: 1, step: 0.01, hint: 'Tokens that make up this probability.'},
   {name: 'top_k', label: 'Top k', kind: 'integer', least: 0, most: 1000000, step: 1, hint: 'The k likeliest; 0 takes all.'},
   {name: 'min_p', label: 'Min p', kind: 'number', least: 0, most: 1, step: 0.01, hint: 'At least this share of the likeliest.'},
-  {name: 'max_tokens', label: 'Most tokens', kind: 'integer', least: 1, most: 10000000, step: 1, other: 'n_predict', hint: 'Where an answer is cut.'},
+  {name: 'max_tokens', label: 'Max tokens', kind: 'integer', least: 1, most: 10000000, step: 1, other: 'n_predict', hint: 'Where an answer is cut.'},
   {name: 'seed', label: 'Seed', kind: 'integer', least: 0, most: Number.MAX_SAFE_INTEGER, step: 1, hint: 'The same seed, the same text.'},
   {name: 'presence_penalty', label: 'Presence penalty', kind: 'number', least: -2, most: 2, step: 0.1},
   {name: 'frequency_penalty', label: 'Frequency penalty', kind: 'number', least: -2, most: 2, step: 0.1},
@@ -104,7 +104,7 @@ function openSettings() {
     const given = server.defaults[setting.name] ?? server.defaults[setting.other];
     if (setting.kind === 'number' || setting.kind === 'integer') {
       const shown = isNumber(given) && given >= setting.least && given <= setting.most;
-      input.placeholder = shown ? String(Math.round(given * 1e4) / 1e4) : 'server’s choice';
+      input.placeholder = shown ? String(Math.round(given * 1e4) / 1e4) : 'default';
     }
   }
   $('settings-problem').textContent = '';

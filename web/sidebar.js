@@ -81,8 +81,8 @@ class Sidebar {
 
   async rename(conversation) {
     const title = await ask('Rename', '', 'Rename', conversation.title);
-    if (!title) return;
-    conversation.title = shortText(title, kMaxTitle);
+    if (!titleText(title || '')) return;
+    conversation.title = titleText(title);
     conversation.named = true;
     this.actions.changed(conversation);
   }

@@ -37,7 +37,7 @@ class SseParser {
       from = i + 1;
     }
     this.line += text.slice(from);
-    if (this.line.length > kMaxEvent) throw new Error('The server sent an event of more than 8 MiB.');
+    if (this.line.length > kMaxEvent) throw new ApiError('broken', 'The server sent an event of more than 8 MiB.');
   }
 
   takeLine(line) {
@@ -55,7 +55,7 @@ class SseParser {
     if (field !== 'data') return;
     this.data.push(value);
     this.size += value.length + 1;
-    if (this.size > kMaxEvent) throw new Error('The server sent an event of more than 8 MiB.');
+    if (this.size > kMaxEvent) throw new ApiError('broken', 'The server sent an event of more than 8 MiB.');
   }
 }
 

@@ -12,7 +12,9 @@
 #include "apps/write_file.h"
 #include "base/cpu.h"
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "io/atomic_file.h"
+#include "io/json.h"
 
 namespace kvasir::apps {
 namespace {
@@ -29,7 +31,8 @@ class BenchTechniquesVerb final : public Verb {
   std::string_view name() const override { return "bench techniques"; }
   std::string_view summary() const override { return "Measure attention and caches against their baselines."; }
   std::string_view description() const override {
-    return "usage: kvasir bench techniques [--only LIST] [--trace FILE] [--html FILE] [-o table|json|md]\n\n"
+    return "usage: kvasir bench techniques [--only LIST] [--trace FILE] [--text FILE] [--html FILE] [-o "
+           "table|json|md]\n\n"
            "Techniques of attention and of the KV cache are run against what they replace, in alternation, and "
            "compared\n"
            "with this machine's limits, measured in the same process. Sizes are counted by the engine itself. --html\n"
@@ -43,6 +46,9 @@ class BenchTechniquesVerb final : public Verb {
                "Requests for A4 and V2, a table of comma-separated values with columns ContextTokens and "
                "GeneratedTokens.",
                "none: without A4, and V2 with lengths of its own");
+    flags.Text("--text", "FILE", &text_, "A text for A9 to A11, which read it as a stream.", "none: without A9 to A11");
+    flags.Int("--stream-tokens", "N", &stream_tokens_, kLeastStreamTokens, 1 << 30,
+              "Read no more of the text than this.", "50000; 320 with --quick");
     flags.Int("--longest", "N", &longest_, 1024, 32768,
               "Tokens of the longest prompt of which A2's speed is measured.");
     flags.Int("-n,--n-gen", "N", &new_tokens_, 1, 1 << 20, "Tokens written with and without a KV cache (K1, K2).",
@@ -71,6 +77,8 @@ class BenchTechniquesVerb final : public Verb {
     // What is wrong with files is told before minutes are spent on measuring.
     std::vector<TraceRequest> trace;
     RETURN_IF_ERROR(CheckFiles(*chosen, &trace));
+    std::vector<TokenId> stream;
+    RETURN_IF_ERROR(ReadStream(*chosen, &stream));
 
     ThreadPool pool(model_.threads.value_or(AvailableProcessors()));
     ExecContext ctx{.pool = &pool};
@@ -84,7 +92,8 @@ class BenchTechniquesVerb final : public Verb {
                          .longest = longest_,
                          .new_tokens = new_tokens_.value_or(quick_ ? 24 : 1000),
                          .model = &model_,
-                         .trace = trace_.empty() ? nullptr : &trace};
+                         .trace = trace_.empty() ? nullptr : &trace,
+                         .stream = text_.empty() ? nullptr : &stream};
     TechniqueReport report{.date = Today(), .quick = quick_};
     RETURN_IF_ERROR(Measure(*chosen, bench, report));
     limits = Better(limits, meter.Best());
@@ -107,7 +116,7 @@ class BenchTechniquesVerb final : public Verb {
     } else if (runs("A4") && !only_.empty()) {
       return InvalidArgument("--only {}: A4 needs requests, give a trace with --trace FILE", only_);
     }
-    if (runs("K2") || runs("K5") || runs("K7")) {
+    if (runs("K2") || runs("K5") || runs("K7") || runs("A11")) {
       ASSIGN_OR_RETURN(const std::filesystem::path path, FindModel(model_.model));
       const auto files = OpenModelFiles(path);
       if (!files.ok()) return files.status();
@@ -115,6 +124,29 @@ class BenchTechniquesVerb final : public Verb {
     if (html_.empty()) return OkStatus();
     const auto page = AtomicFile::Create(html_);
     return page.ok() ? OkStatus() : page.status().WithContext("--html");
+  }
+
+  /// The tokens of --text.
+  Status ReadStream(const std::vector<Technique>& chosen, std::vector<TokenId>* stream) const {
+    constexpr size_t kMostBytes = size_t{1} << 30;
+    const bool runs = std::ranges::any_of(chosen, [&](const Technique& t) { return HasId(t, "A11"); });
+    if (text_.empty()) {
+      if (!runs || only_.empty()) return OkStatus();
+      return InvalidArgument("--only {}: A9 to A11 need a text, give one with --text FILE", only_);
+    }
+    if (!runs) return InvalidArgument("--text is for A9 to A11, which --only {} leaves out", only_);
+    ASSIGN_OR_RETURN(const std::string text, ReadFile(text_, kMostBytes));
+    if (!IsValidUtf8(text)) return InvalidArgument("{}: is not valid UTF-8", text_);
+    ASSIGN_OR_RETURN(const std::filesystem::path path, FindModel(model_.model));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadModelTokenizer(path, model_.pre_tokenizer));
+    ASSIGN_OR_RETURN(*stream, tokenizer->Encode(text));
+    const int64_t most = stream_tokens_.value_or(quick_ ? 320 : 50'000);
+    if (static_cast<int64_t>(stream->size()) > most) stream->resize(static_cast<size_t>(most));
+    if (static_cast<int64_t>(stream->size()) < kLeastStreamTokens) {
+      return InvalidArgument("{}: has {} tokens; A9 to A11 need {} at least", text_, stream->size(),
+                             kLeastStreamTokens);
+    }
+    return OkStatus();
   }
 
   CeilingOptions MeterOptions() const {
@@ -155,7 +187,9 @@ class BenchTechniquesVerb final : public Verb {
   ModelFlags model_;
   std::string only_;
   std::string trace_;
+  std::string text_;
   std::string html_;
+  std::optional<int64_t> stream_tokens_;
   int64_t longest_ = 8192;
   std::optional<int64_t> new_tokens_;
   int32_t repetitions_ = 5;

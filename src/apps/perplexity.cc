@@ -7,6 +7,7 @@
 #include "apps/model_flags.h"
 #include "apps/prompt_input.h"
 #include "apps/report.h"
+#include "apps/stream_losses.h"
 #include "apps/terminal.h"
 #include "apps/token_windows.h"
 #include "apps/verb.h"
@@ -14,32 +15,6 @@
 
 namespace kvasir::apps {
 namespace {
-
-/// Losses of scored tokens, in nats.
-struct Losses {
-  double sum = 0;
-  double squares = 0;
-  int64_t count = 0;
-
-  void Add(double loss) {
-    sum += loss;
-    squares += loss * loss;
-    ++count;
-  }
-  double Mean() const { return sum / static_cast<double>(std::max<int64_t>(count, 1)); }
-  double Perplexity() const { return std::exp(Mean()); }
-  /// Of the mean, as if tokens were independent.
-  double Error() const {
-    const auto n = static_cast<double>(count);
-    return count > 1 ? std::sqrt(std::max(0.0, squares / n - Mean() * Mean()) / (n - 1)) : 0.0;
-  }
-};
-
-/// The losses of a stretch of a stream.
-struct SeriesEntry {
-  int64_t end = 0;  // in tokens of the text
-  Losses losses;
-};
 
 class PerplexityVerb final : public Verb {
  public:
@@ -169,12 +144,6 @@ class PerplexityVerb final : public Verb {
     same_top_ += static_cast<int64_t>(top(row) == top(reference));
   }
 
-  /// The loss of `target` by its row of logits.
-  static Result<double> Loss(const RowSummary& summary, std::span<const float> row, TokenId target, int64_t position) {
-    if (summary.has_nan) return InvalidData("token {}: the logits hold NaN", position);
-    return -summary.LogProb(row[static_cast<size_t>(target)]);
-  }
-
   Status Stream(Engine& engine, const std::vector<TokenId>& tokens) {
     const auto length = static_cast<int64_t>(tokens.size());
     if (!reference_path_.empty()) return InvalidArgument("--reference compares windows; --mode stream has none");
@@ -182,32 +151,18 @@ class PerplexityVerb final : public Verb {
     if (length <= every_) {
       return InvalidArgument("the text has {} tokens; --every {} needs more", length, every_);
     }
-    Losses all;
-    std::vector<SeriesEntry> series;
     Progress progress("perplexity", !json_);
-    const auto score = [&](int64_t first, MatView<const float> logits) -> Status {
-      for (int64_t r = 0; r < logits.rows; ++r) {
-        const int64_t target = first + r + 1;
-        const std::span<const float> row(logits.row(r), static_cast<size_t>(logits.cols));
-        ASSIGN_OR_RETURN(const double loss, Loss(Summarize(row), row, tokens[static_cast<size_t>(target)], target));
-        all.Add(loss);
-        const int64_t end = std::min((target / series_step_ + 1) * series_step_, length);
-        if (series.empty() || series.back().end != end) series.push_back({.end = end, .losses = {}});
-        series.back().losses.Add(loss);
-      }
-      progress.Update(first + logits.rows, length - 1, fmt::format("ppl {:.4f}", all.Perplexity()));
-      return OkStatus();
-    };
-    const std::span<const TokenId> input = std::span(tokens).first(tokens.size() - 1);
-    RETURN_IF_ERROR(
-        engine.ForEachLogits(input, LogitRows{.first = every_ - 1, .every = every_, .one_by_one = true}, score));
-    return PrintStream(all, series);
+    ASSIGN_OR_RETURN(const StreamLosses scored,
+                     ScoreStream(engine, tokens, every_, series_step_, [&](int64_t read, const Losses& all) {
+                       progress.Update(read, length - 1, fmt::format("ppl {:.4f}", all.Perplexity()));
+                     }));
+    return PrintStream(scored.all, scored.parts);
   }
 
-  Status PrintStream(const Losses& all, const std::vector<SeriesEntry>& series) const {
+  Status PrintStream(const Losses& all, const std::vector<StreamPart>& series) const {
     if (json_) {
       boost::json::array entries;
-      for (const SeriesEntry& entry : series) {
+      for (const StreamPart& entry : series) {
         boost::json::object object{{"end", entry.end},
                                    {"tokens", entry.losses.count},
                                    {"nll", entry.losses.Mean()},
@@ -222,7 +177,7 @@ class PerplexityVerb final : public Verb {
                                    {"series", std::move(entries)}}));
     }
     std::string text = fmt::format("up to token  perplexity, --cache {}\n", model_.cache.Text());
-    for (const SeriesEntry& entry : series) {
+    for (const StreamPart& entry : series) {
       text += fmt::format("{:>11}  {:.4f}\n", entry.end, entry.losses.Perplexity());
     }
     const std::string chosen = every_ > 1 ? fmt::format(", every {}-th of the text", every_) : std::string();
@@ -250,7 +205,7 @@ class PerplexityVerb final : public Verb {
           const std::span<const float> row(logits.row(r), static_cast<size_t>(logits.cols));
           const RowSummary summary = Summarize(row);
           ASSIGN_OR_RETURN(const double loss,
-                           Loss(summary, row, targets[static_cast<size_t>(target)], window.begin + target));
+                           TokenLoss(summary, row, targets[static_cast<size_t>(target)], window.begin + target));
           if (reference_) Compare(first + r - first_row, row, summary);
           losses.Add(loss);
         }

@@ -92,6 +92,8 @@ class ServeVerb final : public Verb {
       ASSIGN_OR_RETURN(std::vector<std::string> keys, ReadKeys(key_file_));
       std::ranges::move(keys, std::back_inserter(options_.gate.api_keys));
     }
+    // The system takes it for every address.
+    if (options_.http.host.empty()) return InvalidArgument("--host: no address; 0.0.0.0 is every one");
     for (const std::string& key : options_.gate.api_keys) {
       if (key.empty()) return InvalidArgument("--api-key: an empty key would let everybody in");
     }

@@ -9,7 +9,7 @@
 namespace kvasir {
 namespace {
 
-// Tokens of a text that is to become a vector, run between two steps of others.
+// Tokens of a text that is to become a vector, at most, run between two steps of others.
 constexpr int64_t kEmbeddingPiece = 32;
 
 }  // namespace
@@ -26,10 +26,11 @@ struct BatchLoop::Active {
 
 BatchLoop::BatchLoop(BatchContext context, const SchedulerOptions& options)
     : context_(std::move(context)),
-      scheduler_(context_.cache, options),
+      scheduler_(context_.cache, static_cast<int64_t>(context_.runner.model().kv_shapes().size()), options),
       round_weights_before_(context_.runner.ctx().round_weights),
       embeddings_(context_.runner, context_.cache),
-      step_tokens_(options.step_tokens) {
+      step_tokens_(options.step_tokens),
+      max_waiting_(options.max_waiting) {
   if (options.deterministic) context_.runner.ctx().round_weights = false;
 }
 
@@ -58,6 +59,12 @@ void BatchLoop::RemoveLane(LaneId lane) {
   lanes_.erase(at);
 }
 
+SchedulerCounts BatchLoop::counts() const {
+  SchedulerCounts counts = scheduler_.counts();
+  counts.waiting += embeddings_.waiting();
+  return counts;
+}
+
 Result<RequestId> BatchLoop::Submit(BatchRequest request) {
   const GenerationRequest& generation = request.generation;
   RETURN_IF_ERROR(context_.check(generation));
@@ -80,6 +87,9 @@ Result<RequestId> BatchLoop::Submit(EmbeddingRequest request) {
   GenerationRequest same;
   same.prompt = request.tokens;
   RETURN_IF_ERROR(context_.check(same));
+  if (const int64_t waiting = counts().waiting; waiting >= max_waiting_) {
+    return ResourceExhausted("{} sequences wait already, which is the most allowed", waiting);
+  }
   const RequestId id = next_id_++;
   embeddings_.Add(id, std::move(request));
   return id;
@@ -109,19 +119,29 @@ void BatchLoop::Cancel(RequestId id) {
     RemoveLane(request.lanes.back());
     sample.Cancel({});
   }
+  CancelUnborn(request);
   EndIfDone(request);
+}
+
+/// Who cancels gets as many samples as were asked for, whether they have begun or not.
+void BatchLoop::CancelUnborn(Active& request) {
+  const GenerationRequest& generation = request.request.generation;
+  for (auto i = static_cast<int32_t>(request.samples.size()); i < generation.n; ++i) {
+    request.samples.push_back(std::make_unique<RunningSample>(context_.samples, generation, i));
+    request.samples.back()->Cancel({});
+  }
 }
 
 /// The prompt of a request of several samples has been run: the others choose from the same row, and share its blocks.
 Status BatchLoop::BeginOthers(LaneId first, Active& request, std::span<const float> logits) {
   const GenerationRequest& generation = request.request.generation;
   for (auto i = static_cast<int32_t>(request.samples.size()); i < generation.n; ++i) {
+    if (request.samples.back()->cancelled()) {
+      CancelUnborn(request);
+      return OkStatus();
+    }
     request.samples.push_back(std::make_unique<RunningSample>(context_.samples, generation, i));
     RunningSample& sample = *request.samples.back();
-    if (request.samples[0]->cancelled()) {
-      sample.Cancel({});
-      continue;
-    }
     RETURN_IF_ERROR(sample.Choose(logits, request.request.on_text));
     if (sample.finished()) continue;
     AddLane(scheduler_.Fork(first, SpecOf(request, sample)), request, request.samples.size() - 1);
@@ -160,21 +180,38 @@ void BatchLoop::NotePart(const ScheduledInput& input) {
   request.output.cached_tokens = input.cached_tokens;
 }
 
+/// Ends requests that the cache cannot hold.
+void BatchLoop::EndTooLong(std::span<const LaneId> lanes) {
+  for (const LaneId lane : lanes) {
+    const auto found = lanes_.find(lane);
+    if (found == lanes_.end()) continue;  // another of its request's has ended it just now
+    if (embeddings_.holds_room()) {
+      // It would have room without the text that is to become a vector, which begins again later.
+      if (scheduler_.counts().running > 0) embeddings_.GiveWay();
+      continue;
+    }
+    Active& request = *found->second.request;
+    Fail(request, ResourceExhausted("the KV cache has no room for a sequence of {} tokens, even by itself; use a "
+                                    "larger --pool-tokens",
+                                    request.samples[found->second.sample]->tokens().size()));
+  }
+}
+
 Result<bool> BatchLoop::Step() {
   last_step_ = {};
-  if (!embeddings_.empty()) embeddings_.Step(requests_.empty() ? step_tokens_ : kEmbeddingPiece, !requests_.empty());
+  if (!embeddings_.empty()) {
+    const bool others_run = scheduler_.counts().running > 0;
+    embeddings_.Step(others_run ? scheduler_.PassTokens(kEmbeddingPiece) : step_tokens_, others_run);
+  }
+  scheduler_.ShareTime(!embeddings_.empty());
+  scheduler_.LetIn(!embeddings_.wants_room());
   if (requests_.empty()) return !embeddings_.empty();
   const Clock::time_point start = Clock::now();
-  const Scheduler::Step step = scheduler_.Next();
-  for (const LaneId lane : step.too_long) {
-    Active& request = *lanes_.at(lane).request;
-    Fail(request,
-         ResourceExhausted("the KV cache has no room for a sequence of {} tokens, even by itself; use a larger "
-                           "--pool-tokens",
-                           request.request.generation.prompt.size()));
-  }
-  last_step_.wait_ms = step.wait_ms;
-  if (step.inputs.empty()) return true;
+  Scheduler::Step step = scheduler_.Next();
+  EndTooLong(step.too_long);
+  std::erase_if(step.inputs, [this](const ScheduledInput& input) { return !lanes_.contains(input.lane); });
+  if (embeddings_.empty()) last_step_.wait_ms = step.wait_ms;
+  if (step.inputs.empty()) return !empty();
   std::vector<StepInput> inputs;
   for (const ScheduledInput& input : step.inputs) {
     NotePart(input);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -77,7 +78,8 @@ class BatchLoop {
   /// wait.
   Result<RequestId> Submit(BatchRequest request);
 
-  /// A text to become a vector, between the steps of others. Errors: no tokens, or ids or a length that cannot be.
+  /// A text to become a vector, between the steps of others. Errors: no tokens, ids or a length that cannot be, or too
+  /// many wait.
   Result<RequestId> Submit(EmbeddingRequest request);
 
   /// Ends a request with what there is of it (a vector's without a word); its blocks are free at once. Nothing happens
@@ -87,7 +89,10 @@ class BatchLoop {
   /// Runs a step. False: no request is left. An error is the engine's, and ends all requests.
   Result<bool> Step();
 
-  SchedulerCounts counts() const { return scheduler_.counts(); }
+  /// Texts that are to become vectors and have not begun wait as well.
+  SchedulerCounts counts() const;
+  /// Nothing runs or waits.
+  bool empty() const { return requests_.empty() && embeddings_.empty(); }
   const BatchStep& last_step() const { return last_step_; }
 
  private:
@@ -103,6 +108,8 @@ class BatchLoop {
   Status Choose(const ScheduledInput& input, std::span<const float> logits);
   void NotePart(const ScheduledInput& input);
   Status BeginOthers(LaneId first, Active& request, std::span<const float> logits);
+  void CancelUnborn(Active& request);
+  void EndTooLong(std::span<const LaneId> lanes);
   void EndIfDone(Active& request);
   void Fail(Active& request, Status status);
 
@@ -114,6 +121,7 @@ class BatchLoop {
   std::map<LaneId, LaneOf> lanes_;
   EmbeddingQueue embeddings_;
   int64_t step_tokens_;
+  int64_t max_waiting_;
   BatchStep last_step_;
 };
 

@@ -55,24 +55,36 @@ Status EmbeddingQueue::RunSome(Job& job, int64_t most_tokens) {
   const StepInput input{.seq = *job.seq,
                         .tokens = std::span(tokens).subspan(job.at, count),
                         .planned_length = static_cast<int64_t>(tokens.size())};
-  RETURN_IF_ERROR(runner_.RunRows(input, first_row, most_tokens, [&](int64_t, MatView<const float> hidden) -> Status {
-    job.sum.resize(static_cast<size_t>(hidden.cols));
-    for (int64_t r = 0; r < hidden.rows; ++r) {
-      for (int64_t c = 0; c < hidden.cols; ++c)
-        job.sum[static_cast<size_t>(c)] += static_cast<double>(hidden.row(r)[c]);
-    }
-    return OkStatus();
-  }));
-  job.at += count;
-  return OkStatus();
+  const Status status =
+      runner_.RunRows(input, first_row, most_tokens, [&](int64_t, MatView<const float> hidden) -> Status {
+        job.sum.resize(static_cast<size_t>(hidden.cols));
+        for (int64_t r = 0; r < hidden.rows; ++r) {
+          for (int64_t c = 0; c < hidden.cols; ++c)
+            job.sum[static_cast<size_t>(c)] += static_cast<double>(hidden.row(r)[c]);
+        }
+        return OkStatus();
+      });
+  // A part of the piece may have been run where there was no room for all of it.
+  job.at = static_cast<size_t>(cache_.NextPosition(*job.seq));
+  return status;
+}
+
+void EmbeddingQueue::GiveWay() {
+  Job& job = jobs_.front();
+  cache_.Release(*std::exchange(job.seq, std::nullopt));
+  job.at = 0;
+  job.sum.clear();
+  job.wants_room = job.gave_way = true;
 }
 
 void EmbeddingQueue::Step(int64_t most_tokens, bool others_run) {
   if (jobs_.empty()) return;
   Job& job = jobs_.front();
+  if (job.gave_way && others_run) return;
   if (!job.seq) {
     auto seq = cache_.Create();
     if (!seq.ok()) {
+      job.wants_room = true;
       if (!others_run) End(seq.status());
       return;
     }
@@ -80,10 +92,7 @@ void EmbeddingQueue::Step(int64_t most_tokens, bool others_run) {
   }
   const Status status = RunSome(job, most_tokens);
   if (status.code() == StatusCode::kResourceExhausted && others_run) {
-    // From the beginning, once someone has made room.
-    cache_.Release(*std::exchange(job.seq, std::nullopt));
-    job.at = 0;
-    job.sum.clear();
+    job.wants_room = true;
     return;
   }
   if (!status.ok()) return End(status);

@@ -37,10 +37,20 @@ class EmbeddingQueue {
   /// Nothing is called for it any more.
   void Cancel(int64_t id);
   bool empty() const { return jobs_.empty(); }
+  /// Texts that have not begun.
+  int64_t waiting() const { return static_cast<int64_t>(jobs_.size()) - holds_room(); }
 
-  /// Runs at most so many tokens of the first text. One for which the cache has no room waits while `others_run`, who
-  /// will make some; else that is its error.
+  /// Runs at most so many tokens of the first text. One for which the cache has no room waits while `others_run`, whose
+  /// end will make some; else that is its error.
   void Step(int64_t most_tokens, bool others_run);
+
+  /// The first text has found no room, and has not ended since: if others are let in again and again, who would take
+  /// it, it never will.
+  bool wants_room() const { return !jobs_.empty() && jobs_.front().wants_room; }
+  /// The first text has a sequence in the cache.
+  bool holds_room() const { return !jobs_.empty() && jobs_.front().seq.has_value(); }
+  /// Gives its sequence back, and begins again once nobody else runs. REQUIRES: holds_room().
+  void GiveWay();
 
  private:
   struct Job {
@@ -49,6 +59,8 @@ class EmbeddingQueue {
     std::optional<SeqId> seq;
     size_t at = 0;            // tokens that have been run
     std::vector<double> sum;  // of hidden states; of the last one alone with kLast
+    bool wants_room = false;
+    bool gave_way = false;
   };
 
   Status RunSome(Job& job, int64_t most_tokens);

@@ -340,18 +340,20 @@ void Engine::DropKept() {
 }
 
 Result<SessionLimits> Engine::Impl::Sessions() const {
-  if (options.cache.Recomputes() || !cache->SlotsArePositions()) {
-    return Unsupported("sessions are of caches that keep every token: --cache dynamic, static or paged, not {}",
-                       options.cache.Text());
+  if (options.cache.mode == CacheMode::kNone) {
+    return Unsupported("sessions are of a KV cache, which --cache none does not have");
   }
+  // What caches that keep every token hold does not depend on which of them it is.
+  const std::string bounded = options.cache.bound.tokens > 0 ? ", cache " + options.cache.Text() : "";
   const AttentionMode& attention = options.attention;
   return SessionLimits{
-      .identity = fmt::format("model {} in {}, KV cache {}, attention pattern {}:{}, RoPE {}", model->hash(),
+      .identity = fmt::format("model {} in {}, KV cache {}, attention pattern {}:{}, RoPE {}{}", model->hash(),
                               DTypeName(model->dtype()), KvTypeName(plan.kv_type), static_cast<int>(attention.pattern),
-                              attention.k, RopeIdentity(model->spec())),
+                              attention.k, RopeIdentity(model->spec()), bounded),
       .layers = static_cast<int64_t>(model->kv_shapes().size()),
       .vocab = model->spec().vocab_size,
-      .tokens = plan.context};
+      .tokens = plan.context,
+      .with_keys = !options.cache.Recomputes()};
 }
 
 Status Engine::CheckSessions() const { return impl_->Sessions().status(); }
@@ -361,15 +363,15 @@ Status Engine::SaveSession(const std::filesystem::path& file, std::string note) 
   const KeptSequence& kept = impl_->kept;
   return kvasir::SaveSession(file, limits,
                              {.tokens = kept.tokens, .planned_length = kept.planned_length, .note = std::move(note)},
-                             *impl_->cache, kept.seq.value_or(0));
+                             *impl_->cache, kept.seq);
 }
 
 Result<std::string> Engine::LoadSession(const std::filesystem::path& file) {
   ASSIGN_OR_RETURN(const SessionLimits limits, impl_->Sessions());
-  SeqId seq = 0;
+  std::optional<SeqId> seq;
   ASSIGN_OR_RETURN(Session session, kvasir::LoadSession(file, limits, *impl_->cache, [this] { DropKept(); }, &seq));
   const std::string scope = PrefixScope(impl_->model->spec(), session.planned_length, {});
-  impl_->cache->InsertPrefix(seq, scope, session.tokens);
+  if (seq) impl_->cache->InsertPrefix(*seq, scope, session.tokens);
   impl_->kept = {.seq = seq, .tokens = std::move(session.tokens), .planned_length = session.planned_length, .salt = {}};
   return std::move(session.note);
 }

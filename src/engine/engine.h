@@ -224,8 +224,8 @@ class Engine {
   /// Whether this engine's cache can be saved and loaded as a session at all.
   Status CheckSessions() const;
   /// Writes the sequence kept for reuse (GenerationRequest::keep; none is one without tokens), and a note of the
-  /// caller's, so that another process can go on with it (K5); see engine/session_file.h. Unsupported for caches that
-  /// forget tokens or keep nothing.
+  /// caller's, so that another process can go on with it (K5); see engine/session_file.h. Of a cache that recomputes
+  /// these are the tokens that it would run again. Unsupported without a cache.
   Status SaveSession(const std::filesystem::path& file, std::string note = {});
   /// Makes a saved sequence the one kept for reuse and returns its note. A file that is refused changes nothing; when
   /// memory runs out, or the file changes while it is read, no sequence is kept.

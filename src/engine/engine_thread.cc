@@ -1,5 +1,6 @@
 #include "engine/engine_thread.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -35,14 +36,14 @@ Result<RequestId> EngineThread::Submit(EmbeddingRequest request) {
 Result<RequestId> EngineThread::Enqueue(Command command) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return ResourceExhausted("the engine is shutting down");
-  const int64_t waiting = waiting_.load(std::memory_order_relaxed) + new_in_inbox_;
+  const int64_t waiting = waiting_ + not_carried_;
   if (waiting >= options_.max_waiting) {
     return ResourceExhausted("{} requests wait already, which is the most allowed; try again later", waiting);
   }
   const RequestId id = next_id_.fetch_add(1, std::memory_order_relaxed);
   command.id = id;
   inbox_.push_back(std::move(command));
-  ++new_in_inbox_;
+  ++not_carried_;
   active_.fetch_add(1, std::memory_order_relaxed);
   wake_.notify_one();
   return id;
@@ -72,8 +73,18 @@ std::vector<EngineThread::Command> EngineThread::TakeCommands(double wait_ms) {
   } else if (wait_ms > 0) {
     wake_.wait_for(lock, std::chrono::duration<double, std::milli>(wait_ms), come);
   }
-  new_in_inbox_ = 0;
   return std::exchange(inbox_, {});
+}
+
+/// Has the loop take what has come. Returns whether the thread is to go on.
+bool EngineThread::CarryAll(std::vector<Command> commands) {
+  for (Command& command : commands) Carry(command);
+  const int64_t waiting = loop_->counts().waiting;
+  const std::lock_guard lock(mutex_);
+  // What was taken out of the inbox counted until now, so that never more are taken than may wait.
+  not_carried_ -= std::ranges::count(commands, false, &Command::cancel);
+  waiting_ = waiting;
+  return !stopping_;
 }
 
 void EngineThread::Carry(Command& command) {
@@ -134,21 +145,19 @@ void EngineThread::CarryEmbedding(Command& command) {
 
 void EngineThread::Run() {
   double wait_ms = -1;
-  while (true) {
-    for (Command& command : TakeCommands(wait_ms)) Carry(command);
-    {
-      const std::lock_guard lock(mutex_);
-      if (stopping_) break;
-    }
+  while (CarryAll(TakeCommands(wait_ms))) {
     const auto stepped = loop_->Step();
     // Whoever it was has heard of it; those that come may have more luck.
     if (!stepped.ok()) LogError("a step failed: {}", stepped.status().message());
-    wait_ms = stepped.ok() && *stepped ? loop_->last_step().wait_ms : -1;
+    wait_ms = loop_->empty() ? -1 : loop_->last_step().wait_ms;
     const SchedulerCounts counts = loop_->counts();
-    waiting_.store(counts.waiting, std::memory_order_relaxed);
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_ = counts.waiting;
+    }
     if (on_step_) on_step_(engine_, loop_->last_step(), counts);
   }
-  for (Command& command : TakeCommands(0)) Carry(command);
+  CarryAll(TakeCommands(0));
   while (!in_loop_.empty()) CarryCancel(in_loop_.begin()->first);
   loop_.reset();
 }

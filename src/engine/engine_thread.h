@@ -63,6 +63,7 @@ class EngineThread {
   void Run();
   /// What has come; waits for something, at most so many milliseconds (for ever: negative).
   std::vector<Command> TakeCommands(double wait_ms);
+  bool CarryAll(std::vector<Command> commands);
   Result<RequestId> Enqueue(Command command);
   void Carry(Command& command);
   void CarryCancel(RequestId id);
@@ -77,13 +78,13 @@ class EngineThread {
   std::unordered_map<RequestId, RequestId> in_loop_;
   std::unordered_map<RequestId, std::function<void(Result<std::vector<float>>)>> embeddings_;  // of those, what to call
   std::atomic<int64_t> active_ = 0;
-  std::atomic<int64_t> waiting_ = 0;  // sequences, as of the last step
   std::atomic<RequestId> next_id_ = 1;
 
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Command> inbox_;
-  int64_t new_in_inbox_ = 0;  // that are no cancellations
+  int64_t not_carried_ = 0;  // of what has come, but for cancellations: the loop does not count it yet
+  int64_t waiting_ = 0;      // in the loop
   bool stopping_ = false;
 
   std::thread thread_;

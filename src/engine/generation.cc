@@ -102,10 +102,8 @@ Result<Admitted> Admit(const GenerationContext& context, const GenerationRequest
     }
     return Admitted{seq, static_cast<int64_t>(common)};
   }
-  if (kept.seq) {
-    context.cache.Release(*std::exchange(kept.seq, std::nullopt));
-    kept.tokens.clear();
-  }
+  if (kept.seq) context.cache.Release(*std::exchange(kept.seq, std::nullopt));
+  kept.tokens.clear();
   ASSIGN_OR_RETURN(const SeqId seq, sequences.Create());
   return Admitted{seq, context.cache.MatchPrefix(seq, scope, request.prompt)};
 }
@@ -126,7 +124,12 @@ Result<MatView<float>> RunNewest(const GenerationContext& context, const Generat
 /// Keeps a request's sequence, which holds a prefix of `tokens`, for the next one.
 void Keep(const GenerationContext& context, const GenerationRequest& request, SeqId seq,
           const std::vector<TokenId>& tokens, SequenceSet& sequences) {
-  if (context.policy.Recomputes()) return;  // nothing in the cache is of use to another request
+  if (context.policy.Recomputes()) {
+    // Nothing in the cache is of use to another request, only what it would be made from again.
+    const std::span<const TokenId> last = TokensToRun(context.policy, tokens, 0);
+    context.kept.tokens.assign(last.begin(), last.end());
+    return;
+  }
   Publish(context, request, seq, tokens);
   sequences.Disown(seq);
   context.kept.seq = seq;

@@ -10,6 +10,8 @@
 #include <random>
 #include <set>
 
+#include "kv/testing.h"
+
 namespace kvasir {
 namespace {
 
@@ -31,7 +33,7 @@ std::unique_ptr<KvCache> Cache(int64_t pool_tokens, int64_t sequences = 8) {
 /// Texts, and a scheduler whose steps are run by committing them.
 class Driver {
  public:
-  Driver(KvCache& cache, const SchedulerOptions& options) : cache_(cache), scheduler_(cache, options) {}
+  Driver(KvCache& cache, const SchedulerOptions& options) : cache_(cache), scheduler_(cache, 1, options) {}
 
   LaneId Add(int32_t tokens, int32_t first = 1, int32_t priority = 0, uint64_t client = 0) {
     std::vector<TokenId>& text = texts_.emplace_back(static_cast<size_t>(tokens));
@@ -43,8 +45,8 @@ class Driver {
     return *lane;
   }
 
-  /// Runs a step; every complete text gets a token.
-  Scheduler::Step Step(double milliseconds = 1) {
+  /// Runs a step, which leaves a mark of each token in its slot; every complete text gets a token.
+  Scheduler::Step Step(double milliseconds = 1, double for_prompt_token = 0) {
     Scheduler::Step step = scheduler_.Next();
     for (const ScheduledInput& input : step.inputs) {
       const std::vector<TokenId>& text = *text_of_[input.lane];
@@ -52,7 +54,17 @@ class Driver {
       EXPECT_LE(at + input.tokens.size(), text.size());
       EXPECT_EQ(input.last, at + input.tokens.size() == text.size());
       EXPECT_TRUE(std::equal(input.tokens.begin(), input.tokens.end(), text.begin() + static_cast<ptrdiff_t>(at)));
+      const KvView view = cache_.View(input.seq, 0);
+      for (size_t i = 0; i < input.tokens.size(); ++i) {
+        kv_testing::WriteSlot(view, 0, static_cast<int64_t>(at + i), input.tokens[i]);
+      }
+      for (size_t i = 0; i < at; ++i) EXPECT_TRUE(kv_testing::HoldsTag(view, 0, static_cast<int64_t>(i), text[i]));
+      EXPECT_TRUE(kv_testing::ValuesAreZero(view, view.length, RoundUp(view.length, 16)));
       cache_.Commit(input.seq, static_cast<int64_t>(input.tokens.size()));
+      run_tokens_ += static_cast<int64_t>(input.tokens.size());
+    }
+    for (const ScheduledInput& input : step.inputs) {
+      if (!input.answer) milliseconds += for_prompt_token * static_cast<double>(input.tokens.size());
     }
     scheduler_.Ran(step, milliseconds);
     for (const ScheduledInput& input : step.inputs) {
@@ -63,12 +75,14 @@ class Driver {
 
   Scheduler& scheduler() { return scheduler_; }
   size_t Length(LaneId lane) { return text_of_[lane]->size(); }
+  int64_t run_tokens() const { return run_tokens_; }
 
  private:
   KvCache& cache_;
   Scheduler scheduler_;
   std::deque<std::vector<TokenId>> texts_;
   std::map<LaneId, std::vector<TokenId>*> text_of_;
+  int64_t run_tokens_ = 0;
 };
 
 std::vector<std::pair<LaneId, size_t>> Sizes(const Scheduler::Step& step) {
@@ -144,19 +158,52 @@ TEST(SchedulerTest, PromptsGetTheTimeThatAnswersCanSpare) {
   const LaneId a = driver.Add(4);
   driver.Step(100);
   for (int i = 0; i < 60; ++i) driver.Step(100);  // an answer by itself takes 100 ms
-  const LaneId b = driver.Add(800, 1000);
-  // Three groups of tokens; a token of a prompt takes 5 ms.
-  EXPECT_THAT(Sizes(driver.Step(100 + 17 * 5)), ElementsAre(P(a, 1), P(b, 17)));
-  size_t last = 0;
-  for (int i = 0; i < 20; ++i) {
-    const auto step = driver.Step(100 + static_cast<double>(last) * 5);
-    if (step.inputs.size() < 2) break;
-    last = step.inputs[1].tokens.size();
+  driver.Add(1000, 1000);
+  // Carefully at first; a token of a prompt takes 5 ms.
+  std::vector<size_t> pieces;
+  for (int i = 0; i < 30; ++i) {
+    const auto step = driver.Step(100, 5);
+    ASSERT_THAT(step.inputs, SizeIs(2));
+    pieces.push_back(step.inputs[1].tokens.size());
   }
-  EXPECT_GE(last, 12u);
-  EXPECT_LE(last, 28u);
+  EXPECT_EQ(pieces[0], 4u);
+  EXPECT_EQ(pieces[1], 16u);
+  for (size_t i = 2; i < pieces.size(); ++i) EXPECT_EQ(pieces[i], 20u);
   driver.scheduler().Remove(a);
   EXPECT_EQ(driver.Step(1000).inputs[0].tokens.size(), 256u);  // nobody waits
+}
+
+TEST(SchedulerTest, PromptsShareTheirTimeWithPassesBetweenTheSteps) {
+  const auto cache = Cache(4096);
+  Driver driver(*cache, {.max_running = 4, .step_tokens = 256, .slowest_answers = 3});
+  Scheduler& scheduler = driver.scheduler();
+  EXPECT_EQ(scheduler.PassTokens(100), 100);  // nobody waits
+  driver.Add(4);
+  driver.Step(100);
+  EXPECT_EQ(scheduler.PassTokens(100), 4);  // nothing is known yet
+  for (int i = 0; i < 20; ++i) driver.Step(100);
+  const LaneId b = driver.Add(900, 1000);
+  for (int i = 0; i < 10; ++i) driver.Step(100, 5);
+  EXPECT_EQ(driver.Step(100, 5).inputs.at(1).tokens.size(), 40u);
+  scheduler.ShareTime(true);
+  EXPECT_EQ(driver.Step(100, 5).inputs.at(1).tokens.size(), 20u);
+  EXPECT_EQ(scheduler.PassTokens(100), 4);  // a pass takes 100 ms by itself
+  scheduler.Remove(b);
+  EXPECT_EQ(scheduler.PassTokens(100), 20);
+  EXPECT_EQ(scheduler.PassTokens(10), 10);
+}
+
+TEST(SchedulerTest, AnswersRunAloneNowAndThenToSeeWhatTheyTake) {
+  const auto cache = Cache(8192);
+  Driver driver(*cache, {.max_running = 4, .step_tokens = 256, .slowest_answers = 2});
+  driver.Add(4);
+  driver.Step(100);
+  driver.Add(1000, 1000);
+  EXPECT_THAT(driver.Step(100).inputs, SizeIs(1));  // nothing is known yet
+  int beside = 0;
+  while (driver.Step(200).inputs.size() == 2) ++beside;
+  EXPECT_EQ(beside, 64);
+  EXPECT_THAT(driver.Step(200).inputs, SizeIs(2));
 }
 
 TEST(SchedulerTest, TheMoreImportantComeFirst) {
@@ -224,10 +271,118 @@ TEST(SchedulerTest, WhatCannotFitIsSaid) {
   EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{b, 8}));
 }
 
+TEST(SchedulerTest, WhatCannotFitDisturbsNobody) {
+  const auto cache = Cache(64);
+  Driver driver(*cache, {.max_running = 3, .step_tokens = 64});
+  const LaneId a = driver.Add(10);
+  const LaneId b = driver.Add(10, 100);
+  driver.Step();
+  const LaneId long_one = driver.Add(65, 200, 1);  // who comes before the others
+  const Scheduler::Step step = driver.Step();
+  EXPECT_THAT(step.too_long, ElementsAre(long_one));
+  EXPECT_THAT(Sizes(step), ElementsAre(P{a, 1}, P{b, 1}));
+  EXPECT_EQ(driver.scheduler().counts().preempted, 0);
+}
+
+TEST(SchedulerTest, SaysSoWhereNotEvenAnEmptySequenceFits) {
+  const auto cache = Cache(64, 1);
+  const auto other = cache->Create();
+  ASSERT_TRUE(other.ok());
+  Driver driver(*cache, {.max_running = 3, .step_tokens = 64});
+  const LaneId a = driver.Add(10);
+  EXPECT_THAT(driver.scheduler().Next().too_long, ElementsAre(a));
+  driver.scheduler().LetIn(false);
+  EXPECT_THAT(driver.scheduler().Next().too_long, IsEmpty());  // it is not its turn
+  driver.scheduler().LetIn(true);
+  cache->Release(*other);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 10}));
+}
+
+TEST(SchedulerTest, NobodyIsLetInBeforeThereIsRoomForHisText) {
+  const auto cache = Cache(96);  // six blocks
+  Driver driver(*cache, {.max_running = 4, .step_tokens = 64});
+  const LaneId a = driver.Add(30);
+  const LaneId b = driver.Add(40, 100);
+  driver.Step();
+  driver.Step();
+  const LaneId c = driver.Add(40, 200);  // three blocks, and one is left
+  const LaneId d = driver.Add(4, 300);   // who comes later does not go before it
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{b, 1}));
+  EXPECT_EQ(driver.scheduler().counts().waiting, 2);
+  driver.scheduler().Remove(b);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{c, 40}));
+  EXPECT_EQ(driver.scheduler().counts().preempted, 0);
+  const LaneId e = driver.Add(60, 400);  // for which a would have to go
+  const LaneId f = driver.Add(4, 500);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{c, 1}));
+  driver.scheduler().Remove(c);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{d, 4}));
+  driver.scheduler().Remove(e);  // nobody waits for who has hung up
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}, P{d, 1}, P{f, 4}));
+}
+
+TEST(SchedulerTest, TheMoreImportantGetRoomFromOthers) {
+  const auto cache = Cache(64);
+  Driver driver(*cache, {.max_running = 3, .step_tokens = 64});
+  const LaneId a = driver.Add(31);
+  const LaneId b = driver.Add(31, 100);
+  driver.Step();
+  driver.Step();
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 1}));  // b was taken out, and nobody like it is let in
+  const LaneId urgent = driver.Add(30, 300, 1);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{urgent, 30}));  // and a as well
+  EXPECT_EQ(driver.scheduler().counts().waiting, 2);
+  driver.scheduler().Remove(urgent);
+  EXPECT_THAT(driver.Step().inputs, SizeIs(1));
+  EXPECT_EQ(driver.scheduler().counts().preempted, 2);
+  driver.scheduler().Remove(a);
+  EXPECT_EQ(driver.Step().inputs.at(0).lane, b);
+}
+
+TEST(SchedulerTest, BlocksThatWereKeptAreNotRunAgain) {
+  // No tree of prefixes, which would know the text as well.
+  const auto cache =
+      *MakeKvCache(CacheKind::kPaged, {.layers = kLayer,
+                                       .max_tokens = 1024,
+                                       .max_sequences = 8,
+                                       .paged = {.block_tokens = 16, .pool_tokens = 64, .most_prefix_blocks = 0}});
+  for (const int64_t room : {int64_t{1} << 20, int64_t{100}}) {
+    Driver driver(*cache, {.max_running = 3, .step_tokens = 64, .preemption = Preemption::kSwap, .swap_bytes = room});
+    const LaneId a = driver.Add(30);
+    const LaneId b = driver.Add(31, 100);
+    for (int i = 0; i < 3; ++i) driver.Step();
+    SchedulerCounts counts = driver.scheduler().counts();
+    EXPECT_EQ(counts.preempted, 1);
+    const bool kept = room > 100;
+    EXPECT_EQ(counts.swapped_out, kept);
+    EXPECT_EQ(counts.swap_refused, !kept);
+    EXPECT_EQ(counts.swap_bytes, kept ? 2 * cache->BlockBytes(0) : 0);
+    driver.scheduler().Remove(a);
+    const int64_t before = driver.run_tokens();
+    EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P(b, kept ? 1 : 33)));
+    EXPECT_EQ(driver.run_tokens() - before, kept ? 1 : 33);
+    counts = driver.scheduler().counts();
+    EXPECT_EQ(counts.swapped_in, kept);
+    EXPECT_EQ(counts.swapped_out_bytes, counts.swapped_in_bytes);
+    EXPECT_EQ(counts.swap_bytes, 0);
+  }
+}
+
+TEST(SchedulerTest, WhoHangsUpWhileHisBlocksAreKeptGivesTheirMemoryBack) {
+  const auto cache = Cache(64);
+  Driver driver(*cache, {.max_running = 3, .step_tokens = 64, .preemption = Preemption::kSwap, .swap_bytes = 1 << 20});
+  driver.Add(31);
+  const LaneId b = driver.Add(31, 100);
+  for (int i = 0; i < 3; ++i) driver.Step();
+  EXPECT_GT(driver.scheduler().counts().swap_bytes, 0);
+  driver.scheduler().Remove(b);
+  EXPECT_EQ(driver.scheduler().counts().swap_bytes, 0);
+}
+
 TEST(SchedulerTest, ForksShareBlocksOrWait) {
   const auto cache = Cache(1024);
   SchedulerOptions options{.max_running = 2, .step_tokens = 64, .max_waiting = 1};
-  Scheduler scheduler(*cache, options);
+  Scheduler scheduler(*cache, 1, options);
   std::vector<TokenId> text(20, 3);
   std::vector<TokenId> others[2] = {text, text};
   const LaneId a = *scheduler.Add({.tokens = &text, .scope = "s"});
@@ -253,7 +408,7 @@ TEST(SchedulerTest, ForksShareBlocksOrWait) {
 
 TEST(SchedulerTest, NoMoreWaitThanMay) {
   const auto cache = Cache(1024);
-  Scheduler scheduler(*cache, {.max_running = 1, .max_waiting = 2});
+  Scheduler scheduler(*cache, 1, {.max_running = 1, .max_waiting = 2});
   const std::vector<TokenId> text(4, 1);
   EXPECT_TRUE(scheduler.Add({.tokens = &text}).ok());
   EXPECT_TRUE(scheduler.Add({.tokens = &text}).ok());
@@ -262,26 +417,30 @@ TEST(SchedulerTest, NoMoreWaitThanMay) {
   EXPECT_EQ(third.status().code(), StatusCode::kResourceExhausted);
 }
 
-/// Everyone ends, whatever the pool, and no block is left in use.
+/// Everyone ends, whatever the pool, sees what was run of its own text and nothing else, and no block is left in use.
 TEST(SchedulerTest, NobodyStarves) {
   std::mt19937 rng(5);
   const auto pick = [&rng](int low, int high) {
     return low + static_cast<int>(rng() % static_cast<uint32_t>(high - low + 1));
   };
-  for (int round = 0; round < 40; ++round) {
-    const auto cache = Cache(16 * pick(6, 14), pick(1, 6));
+  int64_t swapped = 0;
+  int64_t refused = 0;
+  for (int round = 0; round < 60; ++round) {
+    const auto cache = Cache(16 * pick(6, 10), pick(1, 6));
     Driver driver(*cache, {.batching = pick(0, 3) == 0 ? Batching::kStatic : Batching::kContinuous,
-                           .max_running = pick(1, 6),
+                           .max_running = pick(2, 6),
                            .step_tokens = pick(1, 40),
-                           .chunk_prompts = pick(0, 2) != 0});
+                           .chunk_prompts = pick(0, 2) != 0,
+                           .preemption = pick(0, 1) == 0 ? Preemption::kRecompute : Preemption::kSwap,
+                           .swap_bytes = pick(0, 1) == 0 ? 200 : 1 << 20});
     std::map<LaneId, size_t> wanted;
     int to_come = 20;
     for (int steps = 0; to_come > 0 || !wanted.empty(); ++steps) {
       ASSERT_LT(steps, 5000);
       while (to_come > 0 && pick(0, 3) == 0) {
-        const int prompt = pick(1, 60);
-        const LaneId lane = driver.Add(prompt, pick(0, 1) * 1000, pick(0, 2));
-        wanted[lane] = static_cast<size_t>(prompt + pick(1, 30));
+        const int prompt = pick(1, 45);
+        const LaneId lane = driver.Add(prompt, pick(0, 1) * 1000, pick(0, 2), static_cast<uint64_t>(pick(0, 2)));
+        wanted[lane] = static_cast<size_t>(prompt + pick(1, 45));
         --to_come;
       }
       const Scheduler::Step step = driver.Step();
@@ -299,7 +458,13 @@ TEST(SchedulerTest, NobodyStarves) {
       }
     }
     EXPECT_EQ(cache->BlockUse().used, 0);
+    const SchedulerCounts counts = driver.scheduler().counts();
+    EXPECT_EQ(counts.swap_bytes, 0);
+    swapped += counts.swapped_in;
+    refused += counts.swap_refused;
   }
+  EXPECT_GT(swapped, 0);
+  EXPECT_GT(refused, 0);
 }
 
 }  // namespace

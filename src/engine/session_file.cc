@@ -1,5 +1,8 @@
 // The file, all numbers little-endian: a Head, its identity, tokens (int32) and note, then block after block, of each
 // every layer's as the cache lays it out, and XXH3-64 of everything before.
+//
+// That is version 1, of caches that keep every token. Version 2, of all others, has a Place behind the head, and behind
+// the note, layer after layer, the keys of the sinks as they are before rotation (fp32), as far as there are tokens.
 #include "engine/session_file.h"
 
 #include <fcntl.h>
@@ -12,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/checked.h"
@@ -23,7 +27,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr char kMagic[8] = {'k', 'v', 's', 'e', 's', 's', 'n', '\n'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kWholeVersion = 1;
+constexpr uint32_t kBoundedVersion = 2;
 constexpr uint64_t kMostIdentityBytes = 4096;
 constexpr size_t kPieceBytes = 1 << 20;
 
@@ -39,6 +44,20 @@ struct Head {
   uint64_t block_slots;
 };
 static_assert(sizeof(Head) == 64);
+
+/// KvSequenceState.
+struct Place {
+  uint64_t next;
+  uint64_t dropped;
+  uint64_t sinks_in_place;
+};
+static_assert(sizeof(Place) == 24);
+
+/// What a file holds before keys and values.
+struct Content {
+  Session session;
+  KvSequenceState state;
+};
 
 class Checksum {
  public:
@@ -132,30 +151,63 @@ class Reader {
   Checksum checksum_;
 };
 
-/// Bytes of one block in all layers.
-int64_t BytesPerBlock(const KvCache& cache, int64_t layers) {
-  int64_t bytes = 0;
-  for (int64_t layer = 0; layer < layers; ++layer) bytes += cache.BlockBytes(static_cast<int>(layer));
-  return bytes;
+uint32_t VersionOf(const SessionLimits& limits, const KvCache& cache) {
+  return limits.with_keys && cache.bound().tokens == 0 ? kWholeVersion : kBoundedVersion;
 }
 
-/// Everything before the blocks, checked against the limits and the file's size before anything is allocated for it.
-Result<Session> ReadHead(Reader& reader, const SessionLimits& limits, const KvCache& cache) {
-  Head head = {};
-  if (reader.size() < static_cast<int64_t>(sizeof(head))) return InvalidData("{}: is no session file", reader.Name());
-  RETURN_IF_ERROR(reader.Read(std::as_writable_bytes(std::span(&head, 1))));
-  if (std::memcmp(head.magic, kMagic, sizeof(kMagic)) != 0) {
-    return InvalidData("{}: is no session file", reader.Name());
-  }
-  if (head.version != kVersion || head.zero != 0) {
-    return InvalidArgument("{}: a session file of version {}; this program reads version {}", reader.Name(),
-                           head.version, kVersion);
+int64_t Blocks(const KvCache& cache, const KvSequenceState& state) {
+  return CeilDiv(cache.bound().Reach(state.next), cache.BlockSlots());
+}
+
+int64_t SinkRows(const KvCache& cache, const KvSequenceState& state) {
+  return std::min(cache.bound().sinks, state.next);
+}
+
+/// Bytes of keys and values; nothing if that is more than can be counted.
+std::optional<int64_t> KeyBytes(const KvCache& cache, int64_t layers, const KvSequenceState& state) {
+  int64_t block = 0;
+  for (int64_t layer = 0; layer < layers; ++layer) block += cache.BlockBytes(static_cast<int>(layer));
+  const auto blocks = CheckedMul(block, Blocks(cache, state));
+  const auto sinks = CheckedMul(cache.SinkKeyBytesPerToken(), SinkRows(cache, state));
+  return blocks && sinks ? CheckedAdd(*blocks, *sinks) : std::nullopt;
+}
+
+Status CheckNumbers(const Head& head, const std::string& name) {
+  if (std::memcmp(head.magic, kMagic, sizeof(kMagic)) != 0) return InvalidData("{}: is no session file", name);
+  if (head.version < kWholeVersion || head.version > kBoundedVersion || head.zero != 0) {
+    return InvalidArgument("{}: a session file of version {}; this program reads versions {} and {}", name,
+                           head.version, kWholeVersion, kBoundedVersion);
   }
   if (head.identity_bytes > kMostIdentityBytes || head.note_bytes > static_cast<uint64_t>(kMostNoteBytes) ||
       head.tokens > static_cast<uint64_t>(kMostKvTokens) ||
       head.planned_length > static_cast<uint64_t>(kMostKvTokens)) {
-    return InvalidData("{}: is damaged: {} tokens, {} bytes of notes", reader.Name(), head.tokens, head.note_bytes);
+    return InvalidData("{}: is damaged: {} tokens, {} bytes of notes", name, head.tokens, head.note_bytes);
   }
+  return OkStatus();
+}
+
+/// Where the cache stood, of a file with so many tokens.
+Result<KvSequenceState> ReadPlace(Reader& reader, uint32_t version, uint64_t tokens) {
+  if (version == kWholeVersion) return KvSequenceState{.next = static_cast<int64_t>(tokens)};
+  Place place = {};
+  RETURN_IF_ERROR(reader.Read(std::as_writable_bytes(std::span(&place, 1))));
+  constexpr auto kMost = static_cast<uint64_t>(kMostKvTokens);
+  if (place.next > kMost || place.dropped > kMost || place.sinks_in_place > 1) {
+    return InvalidData("{}: is damaged: {} tokens, {} dropped", reader.Name(), place.next, place.dropped);
+  }
+  return KvSequenceState{.next = static_cast<int64_t>(place.next),
+                         .dropped = static_cast<int64_t>(place.dropped),
+                         .sinks_in_place = place.sinks_in_place != 0};
+}
+
+/// Everything before keys and values, checked against the limits and the file's size before anything is allocated for
+/// it.
+Result<Content> ReadHead(Reader& reader, const SessionLimits& limits, const KvCache& cache) {
+  Head head = {};
+  if (reader.size() < static_cast<int64_t>(sizeof(head))) return InvalidData("{}: is no session file", reader.Name());
+  RETURN_IF_ERROR(reader.Read(std::as_writable_bytes(std::span(&head, 1))));
+  RETURN_IF_ERROR(CheckNumbers(head, reader.Name()));
+  ASSIGN_OR_RETURN(const KvSequenceState state, ReadPlace(reader, head.version, head.tokens));
   std::string identity(std::min<size_t>(head.identity_bytes, static_cast<size_t>(reader.size())), '\0');
   RETURN_IF_ERROR(reader.Read(std::as_writable_bytes(std::span(identity))));
   if (identity != limits.identity) {
@@ -164,8 +216,8 @@ Result<Session> ReadHead(Reader& reader, const SessionLimits& limits, const KvCa
                            reader.Name(), identity, limits.identity);
   }
   const auto tokens = static_cast<int64_t>(head.tokens);
-  if (head.layers != static_cast<uint64_t>(limits.layers)) {
-    return InvalidData("{}: is damaged: {} layers", reader.Name(), head.layers);
+  if (head.layers != static_cast<uint64_t>(limits.layers) || head.version != VersionOf(limits, cache)) {
+    return InvalidData("{}: is damaged: {} layers, version {}", reader.Name(), head.layers, head.version);
   }
   if (head.block_slots != static_cast<uint64_t>(cache.BlockSlots())) {
     return InvalidArgument(
@@ -177,12 +229,20 @@ Result<Session> ReadHead(Reader& reader, const SessionLimits& limits, const KvCa
     return InvalidArgument("{}: holds {} tokens; the context has {}: give a larger -c", reader.Name(), tokens,
                            limits.tokens);
   }
-  const auto blocks = CheckedMul(BytesPerBlock(cache, limits.layers), CeilDiv(tokens, cache.BlockSlots()));
-  const int64_t rest = static_cast<int64_t>(sizeof(head) + head.identity_bytes + head.note_bytes) + tokens * 4 + 8;
-  if (!blocks || reader.size() - rest != *blocks) {
+  if (state.next != (limits.with_keys ? tokens : 0) || !cache.IsPossible(state)) {
+    return InvalidData("{}: is damaged: {} tokens, of which {} were run and {} dropped", reader.Name(), tokens,
+                       state.next, state.dropped);
+  }
+  const auto keys = KeyBytes(cache, limits.layers, state);
+  const int64_t place = head.version == kBoundedVersion ? static_cast<int64_t>(sizeof(Place)) : 0;
+  const int64_t rest =
+      static_cast<int64_t>(sizeof(head) + head.identity_bytes + head.note_bytes) + place + tokens * 4 + 8;
+  if (!keys || reader.size() - rest != *keys) {
     return InvalidData("{}: is damaged: {} bytes do not hold {} tokens", reader.Name(), reader.size(), tokens);
   }
-  Session session;
+  Content content;
+  content.state = state;
+  Session& session = content.session;
   session.planned_length = static_cast<int64_t>(head.planned_length);
   session.tokens.resize(head.tokens);
   RETURN_IF_ERROR(reader.Read(std::as_writable_bytes(std::span(session.tokens))));
@@ -191,13 +251,20 @@ Result<Session> ReadHead(Reader& reader, const SessionLimits& limits, const KvCa
   }
   session.note.resize(head.note_bytes);
   RETURN_IF_ERROR(reader.Read(std::as_writable_bytes(std::span(session.note))));
-  return session;
+  return content;
 }
 
-/// visit(bytes of a block in a layer) in the file's order.
+/// visit(bytes) of the sinks' keys, then of blocks, in the file's order.
 template <typename Visit>
-Status ForBlocks(KvCache& cache, SeqId seq, int64_t layers, int64_t tokens, const Visit& visit) {
-  for (int64_t block = 0; block < CeilDiv(tokens, cache.BlockSlots()); ++block) {
+Status ForKeys(KvCache& cache, SeqId seq, int64_t layers, const Visit& visit) {
+  const KvSequenceState state = cache.State(seq);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const MatView<float> keys = cache.SinkKeys(seq, static_cast<int>(layer));
+    for (int64_t row = 0; row < std::min(keys.rows, SinkRows(cache, state)); ++row) {
+      RETURN_IF_ERROR(visit(std::as_writable_bytes(std::span(keys.row(row), static_cast<size_t>(keys.cols)))));
+    }
+  }
+  for (int64_t block = 0; block < Blocks(cache, state); ++block) {
     for (int64_t layer = 0; layer < layers; ++layer) {
       RETURN_IF_ERROR(visit(cache.Block(seq, static_cast<int>(layer), block)));
     }
@@ -208,22 +275,27 @@ Status ForBlocks(KvCache& cache, SeqId seq, int64_t layers, int64_t tokens, cons
 }  // namespace
 
 Status SaveSession(const std::filesystem::path& file, const SessionLimits& limits, const Session& session,
-                   KvCache& cache, SeqId seq) {
+                   KvCache& cache, std::optional<SeqId> seq) {
   const auto tokens = static_cast<int64_t>(session.tokens.size());
-  KVASIR_CHECK(cache.SlotsArePositions() && (tokens == 0 || cache.KeptTokens(seq) == tokens));
+  const bool with_keys = limits.with_keys && tokens > 0;
+  KVASIR_CHECK(!with_keys || (seq && cache.NextPosition(*seq) == tokens));
+  const KvSequenceState state = with_keys ? cache.State(*seq) : KvSequenceState{};
   if (static_cast<int64_t>(session.note.size()) > kMostNoteBytes) {
     return InvalidArgument("{}: {} bytes of notes; a session holds {}", file.string(), session.note.size(),
                            kMostNoteBytes);
   }
   Head head = {};
   std::memcpy(head.magic, kMagic, sizeof(kMagic));
-  head.version = kVersion;
+  head.version = VersionOf(limits, cache);
   head.identity_bytes = limits.identity.size();
   head.tokens = session.tokens.size();
   head.planned_length = static_cast<uint64_t>(session.planned_length);
   head.note_bytes = session.note.size();
   head.layers = static_cast<uint64_t>(limits.layers);
   head.block_slots = static_cast<uint64_t>(cache.BlockSlots());
+  const Place place = {.next = static_cast<uint64_t>(state.next),
+                       .dropped = static_cast<uint64_t>(state.dropped),
+                       .sinks_in_place = state.sinks_in_place ? 1U : 0U};
   ASSIGN_OR_RETURN(const std::unique_ptr<AtomicFile> out, AtomicFile::Create(file));
   Checksum checksum;
   const auto write = [&](std::span<const std::byte> bytes) {
@@ -231,43 +303,48 @@ Status SaveSession(const std::filesystem::path& file, const SessionLimits& limit
     return out->Write(bytes);
   };
   RETURN_IF_ERROR(write(std::as_bytes(std::span(&head, 1))));
+  if (head.version == kBoundedVersion) RETURN_IF_ERROR(write(std::as_bytes(std::span(&place, 1))));
   RETURN_IF_ERROR(write(BytesOf(limits.identity)));
   RETURN_IF_ERROR(write(BytesOf(session.tokens)));
   RETURN_IF_ERROR(write(BytesOf(session.note)));
-  RETURN_IF_ERROR(ForBlocks(cache, seq, limits.layers, tokens, write));
+  if (with_keys) RETURN_IF_ERROR(ForKeys(cache, *seq, limits.layers, write));
   const uint64_t sum = checksum.Value();
   RETURN_IF_ERROR(out->Write(std::as_bytes(std::span(&sum, 1))));
   return out->Commit();
 }
 
 Result<Session> LoadSession(const std::filesystem::path& file, const SessionLimits& limits, KvCache& cache,
-                            const std::function<void()>& make_room, SeqId* seq) {
-  KVASIR_CHECK(cache.SlotsArePositions());
+                            const std::function<void()>& make_room, std::optional<SeqId>* seq) {
+  seq->reset();
   {
     ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, Reader::Open(file));
-    ASSIGN_OR_RETURN(const Session session, ReadHead(*reader, limits, cache));
-    const int64_t blocks = CeilDiv(static_cast<int64_t>(session.tokens.size()), cache.BlockSlots());
-    RETURN_IF_ERROR(reader->Skip(BytesPerBlock(cache, limits.layers) * blocks));
+    ASSIGN_OR_RETURN(const Content content, ReadHead(*reader, limits, cache));
+    RETURN_IF_ERROR(reader->Skip(*KeyBytes(cache, limits.layers, content.state)));
     RETURN_IF_ERROR(reader->Finish());
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader, Reader::Open(file));
-  ASSIGN_OR_RETURN(Session session, ReadHead(*reader, limits, cache));
+  ASSIGN_OR_RETURN(Content content, ReadHead(*reader, limits, cache));
   make_room();
-  ASSIGN_OR_RETURN(*seq, cache.Create());
-  const auto tokens = static_cast<int64_t>(session.tokens.size());
+  if (!limits.with_keys) {
+    RETURN_IF_ERROR(reader->Finish());
+    return std::move(content.session);
+  }
+  ASSIGN_OR_RETURN(const SeqId made, cache.Create());
   const auto fill = [&]() -> Status {
-    if (!cache.Reserve(*seq, tokens)) return ResourceExhausted("{}: no memory for {} tokens", file.string(), tokens);
+    if (!cache.Restore(made, content.state)) {
+      return ResourceExhausted("{}: no memory for {} tokens", file.string(), content.session.tokens.size());
+    }
     RETURN_IF_ERROR(
-        ForBlocks(cache, *seq, limits.layers, tokens, [&](std::span<std::byte> block) { return reader->Read(block); }));
+        ForKeys(cache, made, limits.layers, [&](std::span<std::byte> bytes) { return reader->Read(bytes); }));
     return reader->Finish();
   };
   if (Status status = fill(); !status.ok()) {
-    cache.Release(*seq);
+    cache.Release(made);
     return status;
   }
-  cache.Commit(*seq, tokens);
-  cache.ClearUnused(*seq);
-  return session;
+  cache.ClearUnused(made);
+  *seq = made;
+  return std::move(content.session);
 }
 
 }  // namespace kvasir

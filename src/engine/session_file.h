@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,7 +17,7 @@ namespace kvasir {
 
 /// What a session file says beside keys and values.
 struct Session {
-  std::vector<TokenId> tokens;  // whose keys and values it holds
+  std::vector<TokenId> tokens;  // whose keys and values it holds, but for those that the cache has dropped
   int64_t planned_length = 0;   // that their rotations were made for
   std::string note;             // the caller's own, at most kMostNoteBytes
 };
@@ -28,18 +29,20 @@ struct SessionLimits {
   int64_t layers = 0;
   int32_t vocab = 0;
   int64_t tokens = 0;
+  /// Whether tokens come with keys and values: where every step begins anew, nothing in the cache is of use.
+  bool with_keys = true;
 };
 
-/// Writes the sequence, whose committed tokens are session.tokens; without tokens `seq` is not looked at. The file
-/// appears whole or stays as it was. REQUIRES: cache.SlotsArePositions().
+/// Writes the sequence, whose committed tokens are session.tokens; it is not looked at without tokens or with_keys. The
+/// file appears whole or stays as it was.
 Status SaveSession(const std::filesystem::path& file, const SessionLimits& limits, const Session& session,
-                   KvCache& cache, SeqId seq);
+                   KvCache& cache, std::optional<SeqId> seq);
 
-/// Reads `file` into a new sequence of `cache`. It is read twice: only when all of it, to its checksum, was found right
-/// is `make_room` called and the sequence made. Symbolic links and whatever is no plain file are refused. Errors:
-/// IoError, InvalidData (damaged, no session), InvalidArgument (of another model or other settings, too long, of a
-/// newer version), ResourceExhausted. REQUIRES: cache.SlotsArePositions().
+/// Reads `file` into a new sequence of `cache`, none without with_keys. It is read twice: only when all of it, to its
+/// checksum, was found right is `make_room` called and the sequence made. Symbolic links and whatever is no plain file
+/// are refused. Errors: IoError, InvalidData (damaged, no session), InvalidArgument (of another model or other
+/// settings, too long, of a newer version), ResourceExhausted.
 Result<Session> LoadSession(const std::filesystem::path& file, const SessionLimits& limits, KvCache& cache,
-                            const std::function<void()>& make_room, SeqId* seq);
+                            const std::function<void()>& make_room, std::optional<SeqId>* seq);
 
 }  // namespace kvasir

@@ -241,6 +241,17 @@ KvView BlockCache::View(SeqId seq, int layer) const {
   return view;
 }
 
+bool BlockCache::IsPossible(const KvSequenceState& state) const {
+  return state.next >= 0 && state.next <= max_tokens_ && state.dropped == 0 && state.sinks_in_place;
+}
+
+bool BlockCache::Restore(SeqId seq, const KvSequenceState& state) {
+  KVASIR_CHECK(IsPossible(state) && At(seq).high_water == 0);
+  if (!Reserve(seq, state.next)) return false;
+  Commit(seq, state.next);
+  return true;
+}
+
 std::span<std::byte> BlockCache::Block(SeqId seq, int layer, int64_t block) {
   const auto at = static_cast<size_t>(layer);
   const std::vector<std::byte*>& data = At(seq).tables[at].data;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/checked.h"
 #include "kv/block_pool.h"
 #include "kv/cache.h"
 #include "kv/layout.h"
@@ -33,8 +34,10 @@ class BlockCache : public KvCache {
   std::vector<KvBlock> Blocks() const override;
   int64_t BlockSlots() const final { return block_slots(); }
   int64_t BlockBytes(int layer) const final { return layers_[static_cast<size_t>(layer)].layout.bytes; }
+  bool IsPossible(const KvSequenceState& state) const override;
+  bool Restore(SeqId seq, const KvSequenceState& state) override;
   std::span<std::byte> Block(SeqId seq, int layer, int64_t block) final;
-  void ClearUnused(SeqId seq) final;
+  void ClearUnused(SeqId seq) override;
 
  protected:
   struct Layer {
@@ -68,7 +71,7 @@ class BlockCache : public KvCache {
   const Sequence& At(SeqId seq) const;
 
   int64_t block_slots() const { return int64_t{block_tiles_} * kTileTokens; }
-  int64_t BlocksFor(int64_t tokens) const { return (tokens + block_slots() - 1) / block_slots(); }
+  int64_t BlocksFor(int64_t tokens) const { return CeilDiv(tokens, block_slots()); }
   /// Bytes of `blocks` blocks in every layer.
   int64_t BytesOfBlocks(int64_t blocks) const;
   /// Layers whose blocks are in `pool`: a block of the cache is as many of the pool's.

@@ -87,6 +87,13 @@ struct KvSinks {
   int64_t first_position = 0;  // of the first; the others follow
 };
 
+/// What is to be known of a sequence beside its blocks and its sinks' keys, so that it can be saved and restored.
+struct KvSequenceState {
+  int64_t next = 0;            // KvCache::NextPosition
+  int64_t dropped = 0;         // tokens that a bounded cache has forgotten, behind its sinks
+  bool sinks_in_place = true;  // false: before the next pass the sinks' keys are written anew (KvCache::MovedSinks)
+};
+
 /// What becomes of a cache's blocks, a block being one in every layer.
 struct KvBlockUse {
   int64_t blocks = 0;        // that memory is allocated for
@@ -164,16 +171,26 @@ class KvCache {
   /// Where a pass puts the keys of the tokens at positions below `rows`, as they are before rotation: [rows, kv_heads ·
   /// head_dim]. No rows where the cache wants none. Valid until the next non-const call.
   virtual MatView<float> SinkKeys(SeqId, int /*layer*/) const { return {}; }
+  /// Bytes of a row of SinkKeys in all layers.
+  virtual int64_t SinkKeyBytesPerToken() const { return 0; }
 
-  /// Whether the token at position p is in slot p and its key and value are all there is to know of it, so that
-  /// sequences can be saved block by block.
+  /// Whether the token at position p is in slot p.
   virtual bool SlotsArePositions() const { return true; }
   virtual int64_t BlockSlots() const = 0;
   virtual int64_t BlockBytes(int layer) const = 0;
-  /// A sequence's block of slots [block · BlockSlots(), …) in `layer`, as kernels read it, to be saved or, of reserved
-  /// slots, to be filled. Valid until the next non-const call.
+
+  /// Sequences are saved as their state, their committed tokens' blocks and the first rows of SinkKeys, one for each
+  /// token up to the sinks; an equal cache to which all of this is brought back goes on with the same bits.
+  virtual KvSequenceState State(SeqId seq) const { return {.next = NextPosition(seq)}; }
+  /// Whether a sequence of this cache can be in such a state.
+  virtual bool IsPossible(const KvSequenceState& state) const = 0;
+  /// Brings a new sequence into `state`; the caller then fills its blocks and its SinkKeys and calls ClearUnused.
+  /// False: no room, and nothing changed. REQUIRES: IsPossible(state), nothing was reserved for the sequence yet.
+  virtual bool Restore(SeqId seq, const KvSequenceState& state) = 0;
+  /// A sequence's block of slots [block · BlockSlots(), …) in `layer`, as kernels read it, to be saved or, of a
+  /// restored sequence, to be filled. Valid until the next non-const call.
   virtual std::span<std::byte> Block(SeqId seq, int layer, int64_t block) = 0;
-  /// Makes the values of slots behind the committed ones zeros, as they were before blocks were filled.
+  /// Makes the values of slots that hold no committed token zeros, as they were before blocks were filled.
   virtual void ClearUnused(SeqId seq) = 0;
 
   /// Prefixes (K5): a paged cache keeps what sequences have computed in a tree of whole blocks, and sequences whose

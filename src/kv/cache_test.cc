@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/checked.h"
+#include "base/limits.h"
 #include "kv/block_pool.h"
 #include "kv/testing.h"
 
@@ -224,6 +225,83 @@ TEST_P(KvCacheTest, CountsBytes) {
   EXPECT_EQ(cache.BytesInUse(), 0);
 }
 
+TEST_P(KvCacheTest, KeepsNoBlockThatOnlyAReservationNeeded) {
+  if (kind() == CacheKind::kStatic) return;  // has all its blocks for ever
+  auto made = MakeKvCache(kind(), {kShapes, type(), 600, 2});
+  ASSERT_TRUE(made.ok());
+  KvCache& cache = **made;
+  const SeqId seq = *cache.Create();
+  ASSERT_TRUE(cache.Reserve(seq, 500));
+  ASSERT_TRUE(cache.Reserve(seq, 20));  // instead of the 500
+  EXPECT_EQ(cache.BytesInUse(), cache.BytesFor(20));
+  ASSERT_TRUE(cache.Reserve(seq, 500));
+  cache.Commit(seq, 129);
+  EXPECT_EQ(cache.BytesInUse(), cache.BytesFor(129));
+  EXPECT_EQ(cache.BlockUse().wasted_slots, cache.BlockUse().slots - 129);
+  ASSERT_TRUE(cache.Reserve(seq, 300));
+  const int32_t accepted[] = {0, 5};
+  cache.CommitSlots(seq, accepted);
+  EXPECT_EQ(cache.BytesInUse(), cache.BytesFor(131));
+  cache.Commit(seq, 0);
+  EXPECT_EQ(cache.BytesInUse(), cache.BytesFor(131));
+}
+
+TEST_P(KvCacheTest, CopiesNothingThatIsNotWritten) {
+  if (kind() == CacheKind::kStatic) return;  // copies at once
+  auto made = MakeKvCache(kind(), {kShapes, type(), 300, 2});
+  ASSERT_TRUE(made.ok());
+  KvCache& cache = **made;
+  const SeqId seq = *cache.Create();
+  ASSERT_TRUE(cache.Reserve(seq, 130));
+  cache.Commit(seq, 130);
+  const SeqId fork = *cache.Fork(seq);
+  ASSERT_TRUE(cache.Reserve(fork, 0));
+  EXPECT_EQ(cache.BytesInUse(), cache.BytesFor(130));
+}
+
+TEST_P(KvCacheTest, CountsMoreTokensThanThereCanBe) {
+  auto made = MakeKvCache(kind(), {kShapes, type(), 300, 2});
+  ASSERT_TRUE(made.ok());
+  const int64_t many = (*made)->BytesFor(std::numeric_limits<int64_t>::max());
+  EXPECT_GE(many, (*made)->BytesFor(300));
+  EXPECT_EQ((*made)->BytesFor(-1), (*made)->BytesFor(0));
+}
+
+TEST_P(KvCacheTest, RestoresWhatWasSaved) {
+  auto made = MakeKvCache(kind(), {kShapes, type(), 300, 2});
+  ASSERT_TRUE(made.ok());
+  KvCache& cache = **made;
+  const SeqId seq = *cache.Create();
+  ASSERT_TRUE(cache.Reserve(seq, 133));
+  for (int layer = 0; layer < 3; ++layer) {
+    for (int64_t slot = 0; slot < 133; ++slot) WriteSlot(cache.View(seq, layer), layer, slot, static_cast<int>(slot));
+  }
+  cache.Commit(seq, 133);
+  const KvSequenceState state = cache.State(seq);
+  EXPECT_EQ(state.next, 133);
+  EXPECT_EQ(state.dropped, 0);
+  const SeqId copy = *cache.Create();
+  ASSERT_TRUE(cache.Restore(copy, state));
+  for (int layer = 0; layer < 3; ++layer) {
+    for (int64_t block = 0; block < CeilDiv(int64_t{133}, cache.BlockSlots()); ++block) {
+      std::ranges::copy(cache.Block(seq, layer, block), cache.Block(copy, layer, block).begin());
+    }
+    // Behind the last token, as a file may have it.
+    WriteSlot(cache.View(copy, layer), layer, 133, 7);
+  }
+  cache.ClearUnused(copy);
+  for (int layer = 0; layer < 3; ++layer) {
+    const KvView view = cache.View(copy, layer);
+    for (int64_t slot = 0; slot < 133; ++slot) ASSERT_TRUE(HoldsTag(view, layer, slot, static_cast<int>(slot)));
+    EXPECT_TRUE(ValuesAreZero(view, 133, 144));
+  }
+  for (const KvSequenceState& wrong :
+       {KvSequenceState{.next = -1}, KvSequenceState{.next = 301}, KvSequenceState{.next = 133, .dropped = 1},
+        KvSequenceState{.next = 133, .sinks_in_place = false}}) {
+    EXPECT_FALSE(cache.IsPossible(wrong));
+  }
+}
+
 TEST_P(KvCacheTest, SaysWhenFull) {
   auto made = MakeKvCache(kind(), {kShapes, type(), 50, 1});
   ASSERT_TRUE(made.ok());
@@ -314,6 +392,59 @@ TEST(KvCacheConfigTest, MoreThanTheMachineHasIsAnError) {
   EXPECT_FALSE((*dynamic)->Reserve(seq, int64_t{1} << 30));
   EXPECT_EQ((*dynamic)->BytesInUse(), 0);
   EXPECT_TRUE((*dynamic)->Reserve(seq, 1));
+}
+
+TEST(KvCacheFailureTest, AReservationThatFindsMemoryForHalfOfItChangesNothing) {
+  // The second layers' blocks are larger than the first one's.
+  constexpr KvLayerShape kUneven[] = {{1, 5}, {8, 64}, {8, 64}};
+  struct Unlimited {
+    ~Unlimited() { SetMemoryLimit(0); }
+  } unlimited;
+  for (const CacheKind kind : {CacheKind::kDynamic, CacheKind::kWindow, CacheKind::kSink}) {
+    SetMemoryLimit(0);
+    KvCacheConfig config{.layers = kUneven, .type = KvType::kF32, .max_tokens = 100'000, .max_sequences = 3};
+    if (kind != CacheKind::kDynamic) config.bound = {.tokens = 50'000, .sinks = kind == CacheKind::kSink ? 4 : 0};
+    config.rotated_keys = true;
+    auto made = MakeKvCache(kind, config);
+    ASSERT_TRUE(made.ok());
+    KvCache& cache = **made;
+    const SeqId seq = *cache.Create();
+    ASSERT_TRUE(cache.Reserve(seq, 130));
+    for (int layer = 0; layer < 3; ++layer) {
+      for (int64_t slot = 0; slot < 130; ++slot) WriteSlot(cache.View(seq, layer), layer, slot, static_cast<int>(slot));
+    }
+    cache.Commit(seq, 130);
+    const SeqId fork = *cache.Fork(seq);
+    ASSERT_TRUE(cache.Reserve(fork, 2));  // with a copy of the last block
+    const int64_t used = cache.BytesInUse();
+    const auto unchanged = [&] {
+      for (const SeqId each : {seq, fork}) {
+        EXPECT_EQ(cache.NextPosition(each), 130);
+        for (int layer = 0; layer < 3; ++layer) {
+          const KvView view = cache.View(each, layer);
+          EXPECT_EQ(view.length, each == fork ? 132 : 130);
+          for (const int64_t slot : {0, 129}) EXPECT_TRUE(HoldsTag(view, layer, slot, static_cast<int>(slot)));
+        }
+      }
+      EXPECT_EQ(cache.BytesInUse(), used);
+    };
+    bool half = false;
+    int64_t limit = int64_t{1} << 20;
+    const int64_t before = GetMemoryUse(MemoryOwner::kKvCache).current;
+    for (int i = 0; i < 1000; ++i, limit += int64_t{1} << 18) {
+      SetMemoryLimit(limit);
+      if (cache.Reserve(fork, 6000)) break;
+      half = half || GetMemoryUse(MemoryOwner::kKvCache).current > before;
+      unchanged();
+      if (HasFailure()) return;
+    }
+    EXPECT_TRUE(half) << "no attempt failed between the two pools";
+    EXPECT_EQ(cache.View(fork, 1).length, 6130);
+    EXPECT_EQ(cache.View(seq, 1).length, 130);
+    cache.Release(seq);
+    cache.Release(fork);
+    EXPECT_EQ(cache.BytesInUse(), 0);
+  }
 }
 
 TEST(BlockPoolTest, GrowsWithoutMovingAndZeroesWhatComesBack) {

@@ -14,6 +14,7 @@ int64_t DynamicCache::FreshBlocks(const Sequence& sequence, int64_t end) const {
   const auto have = static_cast<int64_t>(sequence.tables[0].ids.size());
   const int64_t needed = BlocksFor(end);
   int64_t fresh = std::max<int64_t>(needed - have, 0);
+  if (end == sequence.length) return fresh;
   for (int64_t block = sequence.length / block_slots(); block < std::min(have, needed); ++block) {
     fresh += IsShared(sequence, block);
   }
@@ -31,12 +32,20 @@ bool DynamicCache::Reserve(SeqId seq, int64_t tokens) {
   // Counted again: what made room may have left the sequence alone with a block.
   if (!Prepare(sequence, FreshBlocks(sequence, end), needed).ok()) return false;
 
-  for (int64_t block = sequence.length / block_slots(); block < std::min(have, needed); ++block) {
+  for (int64_t block = sequence.length / block_slots(); tokens > 0 && block < std::min(have, needed); ++block) {
     if (IsShared(sequence, block)) CopyBlock(sequence, block);
   }
   GrowTo(sequence, needed);
+  // Those of a larger reservation before: others may need them.
+  ShrinkTo(sequence, needed);
   SetReserved(sequence, tokens);
   return true;
+}
+
+void DynamicCache::Commit(SeqId seq, int64_t tokens) {
+  BlockCache::Commit(seq, tokens);
+  Sequence& sequence = At(seq);
+  ShrinkTo(sequence, BlocksFor(sequence.length));
 }
 
 bool DynamicCache::Truncate(SeqId seq, int64_t length) {

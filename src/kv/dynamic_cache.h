@@ -16,6 +16,7 @@ class DynamicCache : public BlockCache {
 
   Result<SeqId> Create() override { return NewSequence(); }
   bool Reserve(SeqId seq, int64_t tokens) override;
+  void Commit(SeqId seq, int64_t tokens) override;
   bool Truncate(SeqId seq, int64_t length) override;
   Result<SeqId> Fork(SeqId seq) override { return ForkShared(seq); }
   int64_t BytesFor(int64_t tokens) const override;

@@ -356,6 +356,19 @@ TEST(PagedCache, AnySequenceTakesAnyFreeBlock) {
   EXPECT_TRUE(Holds(*cache, c, "", one));
 }
 
+TEST(PagedCache, WhatAReservationDidNotUseIsThereForOthers) {
+  const auto cache = Make(Config(64, 2, {.block_tokens = 16, .pool_tokens = 64}));
+  const SeqId a = *cache->Create();
+  const SeqId b = *cache->Create();
+  ASSERT_TRUE(cache->Reserve(a, 64));
+  EXPECT_FALSE(cache->Reserve(b, 1));
+  ASSERT_TRUE(cache->Reserve(a, 10));  // its step was cut shorter
+  ASSERT_TRUE(Compute(*cache, b, "", Filled(40, 1)));
+  ASSERT_TRUE(Compute(*cache, a, "", Filled(10, 2)));
+  EXPECT_TRUE(Holds(*cache, a, "", Filled(10, 2)));
+  EXPECT_TRUE(Holds(*cache, b, "", Filled(40, 1)));
+}
+
 TEST(PagedCache, AMatchLeavesATokenToRun) {
   const auto cache = Make(Config(64, 4, {.block_tokens = 16}));
   const Tokens text = Joined(Filled(20, 1), Filled(12, 2));

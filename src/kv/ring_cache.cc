@@ -65,6 +65,7 @@ class RingCache final : public BlockCache {
       if (is_copied(block)) CopyBlock(sequence, block);
     }
     GrowTo(sequence, needed);
+    ShrinkTo(sequence, needed);
     SetReserved(sequence, slots - sequence.length);
     ring.reserved = tokens;
     ring.dropped = dropped;
@@ -84,6 +85,7 @@ class RingCache final : public BlockCache {
     ring.reserved = 0;
     if (tokens > 0) ring.sinks_at = ring.dropped;
     Cut(sequence, std::min(ring.next, bound_.tokens));
+    ShrinkTo(sequence, BlocksFor(sequence.length));
     if (!all) NumberSlots(ring);
   }
 
@@ -154,12 +156,54 @@ class RingCache final : public BlockCache {
 
   bool SlotsArePositions() const override { return false; }
 
+  KvSequenceState State(SeqId seq) const override {
+    const Ring& ring = RingOf(seq);
+    return {.next = ring.next, .dropped = ring.dropped, .sinks_in_place = MovedSinks(seq).count == 0};
+  }
+
+  bool IsPossible(const KvSequenceState& state) const override {
+    if (state.next < 0 || state.next > text_limit_ || state.dropped < 0) return false;
+    if (state.dropped > state.next - std::min(state.next, bound_.sinks)) return false;
+    if (state.next - state.dropped > bound_.tokens) return false;
+    return state.sinks_in_place || (sink_pool_ != nullptr && state.dropped > 0);
+  }
+
+  bool Restore(SeqId seq, const KvSequenceState& state) override {
+    Sequence& sequence = At(seq);
+    Ring& ring = RingOf(seq);
+    KVASIR_CHECK(IsPossible(state) && sequence.high_water == 0);
+    const int64_t slots = std::min(state.next, bound_.tokens);
+    const int64_t blocks = BlocksFor(slots);
+    if (!Prepare(sequence, blocks, blocks).ok()) return false;
+    GrowTo(sequence, blocks);
+    SetReserved(sequence, slots);
+    Cut(sequence, slots);
+    ring.next = state.next;
+    ring.dropped = state.dropped;
+    ring.sinks_at = state.sinks_in_place ? state.dropped : kUnknown;
+    NumberSlots(ring);
+    return true;
+  }
+
+  void ClearUnused(SeqId seq) override {
+    BlockCache::ClearUnused(seq);
+    const Ring& ring = RingOf(seq);
+    if (ring.dropped == 0) return;
+    // A pass that was given up left slots of dropped tokens empty.
+    Sequence& sequence = At(seq);
+    for (int64_t slot = 0; slot < sequence.length; ++slot) {
+      if (ring.positions[static_cast<size_t>(slot)] < 0) ClearSlots(sequence, slot, slot + 1);
+    }
+  }
+
   MatView<float> SinkKeys(SeqId seq, int layer) const override {
     if (sink_pool_ == nullptr) return {};
     auto* keys = reinterpret_cast<float*>(sink_pool_->data(RingOf(seq).sink_keys));
     const BlockLayout& layout = layers_[static_cast<size_t>(layer)].layout;
     return {keys + sink_offsets_[static_cast<size_t>(layer)], bound_.sinks, int64_t{layout.kv_heads} * layout.head_dim};
   }
+
+  int64_t SinkKeyBytesPerToken() const override { return sink_key_bytes_; }
 
   int64_t BytesFor(int64_t tokens) const override {
     const int64_t blocks = BytesOfBlocks(BlocksFor(std::clamp<int64_t>(tokens, 0, max_tokens_)));
@@ -193,6 +237,7 @@ class RingCache final : public BlockCache {
       const auto sum = size ? CheckedAdd(floats, *size) : std::nullopt;
       if (!sum) return ResourceExhausted("KV cache: {} sinks", bound_.sinks);
       floats = *sum;
+      sink_key_bytes_ += int64_t{shape.kv_heads} * shape.head_dim * static_cast<int64_t>(sizeof(float));
     }
     const auto bytes = CheckedMul<int64_t>(floats, sizeof(float));
     if (!bytes || *bytes > std::numeric_limits<int64_t>::max() - 64) {
@@ -276,6 +321,7 @@ class RingCache final : public BlockCache {
   std::vector<Ring> rings_;  // by SeqId
   BlockPool* sink_pool_ = nullptr;
   std::vector<int64_t> sink_offsets_;  // [layers], floats
+  int64_t sink_key_bytes_ = 0;         // of one sink in all layers
 };
 
 }  // namespace

@@ -142,6 +142,55 @@ class Shadowed {
     cache_->Release(seq);
     texts_.erase(seq);
   }
+  /// Replaces a sequence by one that was made of its state, its blocks and its sinks' keys. Values of slots without a
+  /// token come as something else than zeros, as from a file.
+  void Restore(SeqId seq) {
+    cache_->Commit(seq, 0);
+    const Text text = texts_[seq];
+    const KvSequenceState state = cache_->State(seq);
+    ASSERT_EQ(state.next, text.next);
+    ASSERT_EQ(state.dropped, text.dropped);
+    ASSERT_TRUE(cache_->IsPossible(state));
+    std::set<int64_t> used;
+    for (const auto& [position, tag] : text.tags) used.insert(cache_->RunAt(seq, position).slot);
+    const int64_t slots = bound_.Reach(text.next);
+    const int64_t blocks = CeilDiv(slots, cache_->BlockSlots());
+    std::vector<std::vector<std::byte>> saved;
+    std::vector<std::vector<float>> keys;
+    for (int layer = 0; layer < 3; ++layer) {
+      for (int64_t block = 0; block < blocks; ++block) {
+        const auto bytes = cache_->Block(seq, layer, block);
+        saved.emplace_back(bytes.begin(), bytes.end());
+      }
+      const MatView<float> sinks = cache_->SinkKeys(seq, layer);
+      for (int64_t row = 0; row < std::min(sinks.rows, text.next); ++row) {
+        keys.emplace_back(sinks.row(row), sinks.row(row) + sinks.cols);
+      }
+    }
+    Release(seq);
+    const auto made = cache_->Create();
+    ASSERT_TRUE(made.ok());
+    ASSERT_TRUE(cache_->Restore(*made, state));
+    auto next_block = saved.begin();
+    auto next_key = keys.begin();
+    for (int layer = 0; layer < 3; ++layer) {
+      for (int64_t block = 0; block < blocks; ++block)
+        std::ranges::copy(*next_block++, cache_->Block(*made, layer, block).begin());
+      const MatView<float> sinks = cache_->SinkKeys(*made, layer);
+      for (int64_t row = 0; row < std::min(sinks.rows, text.next); ++row)
+        std::ranges::copy(*next_key++, sinks.row(row));
+      for (int64_t slot = 0; slot < blocks * cache_->BlockSlots(); ++slot) {
+        if (!used.contains(slot)) WriteSlot(cache_->View(*made, layer), layer, slot, 77);
+      }
+    }
+    cache_->ClearUnused(*made);
+    texts_[*made] = text;
+    const KvView view = cache_->View(*made, 0);
+    for (int64_t slot = 0; slot < blocks * cache_->BlockSlots(); ++slot) {
+      ASSERT_TRUE(used.contains(slot) || ValuesAreZero(view, slot, slot + 1)) << slot;
+    }
+    ASSERT_EQ(cache_->State(*made).sinks_in_place, state.sinks_in_place);
+  }
   void Verify() {
     for (const auto& [seq, text] : texts_) {
       ASSERT_EQ(cache_->NextPosition(seq), text.next);
@@ -216,7 +265,7 @@ TEST_P(RingCacheTest, AgreesWithMapsUnderRandomCalls) {
     constexpr KvBound kBounds[] = {{1, 0}, {7, 0}, {40, 0}, {150, 0}, {2, 1}, {9, 4}, {140, 3}, {300, 130}};
     const KvBound bound = kBounds[seed % 8];
     Shadowed shadowed(bound, GetParam(), seed == 5 ? 60 : 5000, 4);
-    for (int step = 0; step < 120; ++step) {
+    for (int step = 0; step < 150; ++step) {
       const uint32_t what = rng() % 16;
       if (shadowed.alive() == 0 || what == 0) {
         shadowed.Create();
@@ -241,6 +290,8 @@ TEST_P(RingCacheTest, AgreesWithMapsUnderRandomCalls) {
         shadowed.Fork(shadowed.Pick(rng));
       } else if (what < 15) {
         shadowed.Release(shadowed.Pick(rng));
+      } else {
+        shadowed.Restore(shadowed.Pick(rng));
       }
       if (HasFatalFailure()) return;
       shadowed.Verify();
@@ -331,6 +382,44 @@ TEST(RingCache, RefusesBoundsThatHoldNothing) {
   EXPECT_THAT(message(CacheKind::kSink, {4, 4}), HasSubstr("4 sinks in 4 tokens"));
   EXPECT_THAT(message(CacheKind::kWindow, {int64_t{1} << 40, 0}), HasSubstr("tokens per sequence"));
   EXPECT_TRUE(MakeKvCache(CacheKind::kSink, Config({5, 4})).ok());
+}
+
+TEST(RingCache, KeepsNoBlockThatOnlyAReservationNeeded) {
+  for (const KvBound bound : {KvBound{300, 0}, KvBound{300, 4}}) {
+    const auto cache = Make(Config(bound, KvType::kBF16, 5000, 2));
+    const SeqId seq = *cache->Create();
+    ASSERT_TRUE(cache->Reserve(seq, 300));
+    ASSERT_TRUE(cache->Reserve(seq, 20));
+    EXPECT_EQ(cache->BytesInUse(), cache->BytesFor(20));
+    ASSERT_TRUE(cache->Reserve(seq, 300));
+    cache->Commit(seq, 3);
+    EXPECT_EQ(cache->BytesInUse(), cache->BytesFor(3));
+    // A fork that writes nothing copies nothing.
+    const SeqId fork = *cache->Fork(seq);
+    const int64_t both = cache->BytesInUse();
+    ASSERT_TRUE(cache->Reserve(fork, 0));
+    EXPECT_EQ(cache->BytesInUse(), both);
+  }
+}
+
+TEST(RingCache, StatesThatCannotBeAreKnown) {
+  const auto cache = Make(Config({10, 4}, KvType::kF32, 100, 1));
+  const auto possible = [&](int64_t next, int64_t dropped, bool in_place) {
+    return cache->IsPossible({.next = next, .dropped = dropped, .sinks_in_place = in_place});
+  };
+  EXPECT_TRUE(possible(0, 0, true));
+  EXPECT_TRUE(possible(10, 0, true));
+  EXPECT_FALSE(possible(11, 0, true));
+  EXPECT_TRUE(possible(11, 1, true));
+  EXPECT_TRUE(possible(11, 7, false));  // all but the sinks, as a pass that was given up leaves it
+  EXPECT_FALSE(possible(11, 8, true));
+  EXPECT_FALSE(possible(3, 0, false));
+  EXPECT_FALSE(possible(3, 1, true));
+  EXPECT_FALSE(possible(100, 89, true));
+  EXPECT_TRUE(possible(100, 90, true));
+  EXPECT_FALSE(possible(101, 91, true));
+  EXPECT_FALSE(possible(-1, 0, true));
+  EXPECT_FALSE(possible(20, -1, true));
 }
 
 TEST(RingCache, APassIsBoundedAndSoIsTheText) {

@@ -47,6 +47,29 @@ std::string TimeText() {
   return fmt::format("{}.{:03}Z", std::string_view(text, length), ms);
 }
 
+/// Whether a terminal may obey the character instead of showing it: the upper control characters, those that turn the
+/// direction of text, and separators of lines. JSON leaves them as they are.
+bool IsUnruly(char32_t c) {
+  return c == 0x7F || (c >= 0x80 && c <= 0x9F) || c == 0x061C || c == 0x200E || c == 0x200F ||
+         (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+}
+
+/// JSON with such characters, which can only stand in strings, as \uXXXX.
+std::string EscapeUnruly(std::string_view text) {
+  std::string escaped;
+  escaped.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Unit unit = DecodeUtf8(text, i);
+    if (IsUnruly(unit.code_point)) {
+      fmt::format_to(std::back_inserter(escaped), "\\u{:04x}", static_cast<uint32_t>(unit.code_point));
+    } else {
+      escaped += text.substr(i, unit.length);
+    }
+    i += unit.length;
+  }
+  return escaped;
+}
+
 /// Writes to a descriptor that may stop taking anything, as a pipe does that nobody reads, without waiting for it any
 /// longer than until the log is closed. Of the log's thread, but for Close.
 class PatientSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
@@ -146,7 +169,12 @@ std::string AccessLog::Line(const HttpRequest& request, const HttpOutcome& outco
     line["agent"] = ReplaceInvalidUtf8(agent->substr(0, 256));
   }
   if (prompts) line["body"] = ReplaceInvalidUtf8(request.body);
-  return json::serialize(line);
+  return EscapeUnruly(json::serialize(line));
+}
+
+bool StderrTakesALine() {
+  pollfd entry{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  return poll(&entry, 1, 0) > 0 && (entry.revents & POLLOUT) != 0;
 }
 
 void AccessLog::Write(const HttpRequest& request, const HttpOutcome& outcome, double milliseconds) {

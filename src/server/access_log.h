@@ -27,7 +27,8 @@ class AccessLog {
 
   void Write(const HttpRequest& request, const HttpOutcome& outcome, double milliseconds);
 
-  /// The line, without its end. Whatever a client sent stands in it as JSON strings.
+  /// The line, without its end. Whatever a client sent stands in it as JSON strings, without a
+  /// character that a terminal would obey.
   static std::string Line(const HttpRequest& request, const HttpOutcome& outcome, double milliseconds, bool prompts);
 
  private:
@@ -35,5 +36,9 @@ class AccessLog {
   explicit AccessLog(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// Whether standard error can be written to without waiting. Asked before the server's thread warns of something: a
+/// pipe that nobody reads would keep everybody waiting.
+bool StderrTakesALine();
 
 }  // namespace kvasir::server

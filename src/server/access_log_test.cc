@@ -46,6 +46,21 @@ TEST(AccessLogTest, ALineTellsOfARequest) {
   EXPECT_EQ(text.find("secret"), text.npos);
 }
 
+TEST(AccessLogTest, ATerminalObeysNothing) {
+  // CSI as one character, DEL, a separator of lines, a turn of direction; what comes right before and behind each
+  // range.
+  const char* const evil = "\u009B31m\u007F\u2028\u202E\u2066 \u00A0\u00E4\u2027\u202F\u206A";
+  const std::string line =
+      AccessLog::Line({.path = evil, .headers = {{"User-Agent", evil}}}, {.status = 200, .bytes = 12}, 1, false);
+  for (const char* character : {"\u009B", "\u007F", "\u2028", "\u202E", "\u2066"}) {
+    EXPECT_EQ(line.find(character), line.npos) << line;
+  }
+  EXPECT_NE(line.find("\\u009b31m\\u007f\\u2028\\u202e\\u2066 \u00A0\u00E4\u2027\u202F\u206A"), line.npos) << line;
+  const json::object read = LineOf({.path = evil, .headers = {{"User-Agent", evil}}});
+  EXPECT_EQ(read.at("path"), evil);
+  EXPECT_EQ(read.at("agent"), evil);
+}
+
 TEST(AccessLogTest, WhateverAClientSentStaysInItsString) {
   const std::string evil = "\n{\"status\": 500}\r\n\x1B[2J\"\\\xFF\xC3";
   const json::object line =

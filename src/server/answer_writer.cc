@@ -39,33 +39,37 @@ bool AnswerWriter::HasLogprob(const StreamEvent& event) const {
   return call_.logprobs && event.token && (event.finish != FinishReason::kEos || !event.text.empty());
 }
 
-/// An event's text without what is no part of it: calls of tools, and the mark of the end where marks are shown.
-ToolCallReader::Output AnswerWriter::ReadText(const StreamEvent& event, Choice& choice) const {
-  if (!choice.reader) return {.content = event.text};
+/// An event's text and calls of tools, without the mark of the end where marks are shown.
+AnswerParts AnswerWriter::ReadText(const StreamEvent& event, Choice& choice) const {
+  if (!choice.reader) return event.text.empty() ? AnswerParts() : AnswerParts{{.text = event.text}};
   std::string_view text = event.text;
   if (event.finish == FinishReason::kEos && tokenizer_ != nullptr && tokenizer_->IsSpecial(*event.token)) {
     const std::string_view piece = tokenizer_->IdToPiece(*event.token);
     if (text.ends_with(piece)) text.remove_suffix(piece.size());
   }
-  ToolCallReader::Output read = choice.reader->Push(text);
-  if (event.finish != FinishReason::kNone) {
-    ToolCallReader::Output rest = choice.reader->Finish();
-    read.content += rest.content;
-    std::ranges::move(rest.calls, std::back_inserter(read.calls));
-  }
-  return read;
+  AnswerParts parts = choice.reader->Push(text);
+  if (event.finish != FinishReason::kNone) std::ranges::move(choice.reader->Finish(), std::back_inserter(parts));
+  return parts;
 }
 
 std::string AnswerWriter::Take(const StreamEvent& event) {
   if (event.token) ++generated_;
   Choice& choice = choices_[static_cast<size_t>(event.choice)];
-  const ToolCallReader::Output read = ReadText(event, choice);
-  choice.text += read.content;
-  choice.characters += Characters(read.content);
-  choice.calls.insert(choice.calls.end(), read.calls.begin(), read.calls.end());
+  const AnswerParts parts = ReadText(event, choice);
+  for (const AnswerPart& part : parts) {
+    switch (part.kind) {
+      case AnswerPart::Kind::kText:
+        choice.text += part.text;
+        choice.characters += Characters(part.text);
+        break;
+      case AnswerPart::Kind::kCallBegins: choice.calls.push_back({.id = part.id, .name = part.text}); break;
+      case AnswerPart::Kind::kArguments: choice.calls.back().arguments += part.text; break;
+      case AnswerPart::Kind::kCallEnds: break;
+    }
+  }
   if (HasLogprob(event)) choice.tokens.push_back(event);
   if (event.finish != FinishReason::kNone) choice.finish = event.finish;
-  return event.finish != FinishReason::kCancelled ? Pieces(event, read) : std::string();
+  return event.finish != FinishReason::kCancelled ? Pieces(event, parts) : std::string();
 }
 
 CompletionUsage AnswerWriter::Usage(std::span<const Result<BatchOutput>> outputs) const {

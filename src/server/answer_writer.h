@@ -70,9 +70,9 @@ class AnswerWriter {
     FinishReason finish = FinishReason::kNone;
   };
 
-  /// The pieces for an event that has just been taken into its choice; `read` is what was added there. Called for whole
-  /// answers as well, in which nobody sees what it returns.
-  virtual std::string Pieces(const StreamEvent& event, const ToolCallReader::Output& read) = 0;
+  /// The pieces for an event that has just been taken into its choice; `parts` are what was added there. Called for
+  /// whole answers as well, in which nobody sees what it returns.
+  virtual std::string Pieces(const StreamEvent& event, const AnswerParts& parts) = 0;
 
   const Choice& ChoiceOf(const StreamEvent& event) const { return choices_[static_cast<size_t>(event.choice)]; }
   bool HasLogprob(const StreamEvent& event) const;
@@ -85,7 +85,7 @@ class AnswerWriter {
   std::vector<Choice> choices_;
 
  private:
-  ToolCallReader::Output ReadText(const StreamEvent& event, Choice& choice) const;
+  AnswerParts ReadText(const StreamEvent& event, Choice& choice) const;
 
   int64_t generated_ = 0;
 };

@@ -140,27 +140,35 @@ std::string CompletionReply::First() {
   return chunks;
 }
 
-std::string CompletionReply::Pieces(const StreamEvent& event, const ToolCallReader::Output& read) {
+/// What a part adds to a chat's message: text, a call that begins with empty arguments, or more of its arguments.
+json::object CompletionReply::Delta(const AnswerPart& part) const {
+  if (part.kind == AnswerPart::Kind::kText) return {{"content", part.text}};
+  json::object call = {{"index", part.call}, {"function", {{"arguments", part.text}}}};
+  if (part.kind == AnswerPart::Kind::kCallBegins) call = ToolCallJson({.id = part.id, .name = part.text}, part.call);
+  return {{"tool_calls", json::array{std::move(call)}}};
+}
+
+std::string CompletionReply::Pieces(const StreamEvent& event, const AnswerParts& parts) {
   if (!call_.stream) return {};
   const Choice& taken = ChoiceOf(event);
   const bool chat = dialect_ == Dialect::kChat;
+  bool logprob = HasLogprob(event);
   std::string chunks;
-  if (!read.content.empty() || HasLogprob(event)) {
+  const auto add = [&](const AnswerPart& part) {
     json::object choice = ChoiceJson(event.choice);
     if (chat) {
-      choice["delta"] = {{"content", read.content}};
+      choice["delta"] = Delta(part);
     } else {
-      choice["text"] = read.content;
+      choice["text"] = part.text;
     }
-    if (HasLogprob(event)) choice["logprobs"] = LogprobsJson({&event, 1}, taken.characters - Characters(read.content));
+    if (logprob) choice["logprobs"] = LogprobsJson({&event, 1}, taken.characters - Characters(part.text));
+    logprob = false;
     chunks += Chunk(std::move(choice));
+  };
+  for (const AnswerPart& part : parts) {
+    if (part.kind != AnswerPart::Kind::kCallEnds) add(part);
   }
-  auto index = static_cast<int64_t>(taken.calls.size() - read.calls.size());
-  for (const ToolCall& call : read.calls) {
-    json::object choice = ChoiceJson(event.choice);
-    choice["delta"] = {{"tool_calls", json::array{ToolCallJson(call, index++)}}};
-    chunks += Chunk(std::move(choice));
-  }
+  if (logprob) add({});
   if (event.finish == FinishReason::kNone) return chunks;
   json::object choice = ChoiceJson(event.choice);
   choice["finish_reason"] = FinishOf(taken);

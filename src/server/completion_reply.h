@@ -33,9 +33,10 @@ class CompletionReply final : public AnswerWriter {
   std::string Whole(const CompletionUsage& usage) override;
 
  private:
-  std::string Pieces(const StreamEvent& event, const ToolCallReader::Output& read) override;
+  std::string Pieces(const StreamEvent& event, const AnswerParts& parts) override;
   boost::json::object Envelope(bool chunk) const;
   std::string Chunk(boost::json::object choice) const;
+  boost::json::object Delta(const AnswerPart& part) const;
   boost::json::value FinishOf(const Choice& choice) const;
   boost::json::object ChoiceJson(int64_t index) const;
   boost::json::value LogprobsJson(std::span<const StreamEvent> tokens, size_t first_offset) const;

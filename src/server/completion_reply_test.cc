@@ -113,6 +113,57 @@ TEST(CompletionReplyTest, AWholeAnswerIsWhatWasTaken) {
   EXPECT_EQ(answer.at_pointer("/choices/2/index"), 2);
 }
 
+TEST(CompletionReplyTest, CallsOfToolsComeAsTheyAreWritten) {
+  const std::vector<std::string> texts = {"So",     ".<tool_",       "call>\n{\"na",    "me\": \"f\", \"arguments\": ",
+                                          "{\"x\"", ": \"\u00E4\"}", "}\n</tool_call>", "<tool_call>{\"name\":\"g\"}"};
+  CompletionCall call = Call();
+  call.tools = ToolSyntax::kTagged;
+  CompletionReply reply(Dialect::kChat, call, &DemoTokenizer());
+  std::vector<std::string> deltas;
+  const auto take = [&](const StreamEvent& event) {
+    for (const json::value& chunk : Events(reply.Take(event))) {
+      json::object delta = ChoiceOf(chunk).at("delta").as_object();
+      if (delta.contains("tool_calls")) {
+        json::object& first = delta["tool_calls"].as_array().at(0).as_object();
+        if (first.contains("id")) first["id"] = "ID";
+      }
+      deltas.push_back(json::serialize(delta));
+    }
+  };
+  for (const std::string& text : texts) take(Text(text));
+  take(End(FinishReason::kEos));
+  EXPECT_EQ(deltas,
+            (std::vector<std::string>{
+                R"({"content":"So"})", R"({"content":"."})",
+                R"({"tool_calls":[{"index":0,"id":"ID","type":"function","function":{"name":"f","arguments":""}}]})",
+                R"({"tool_calls":[{"index":0,"function":{"arguments":"{\"x\""}}]})",
+                "{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\": \\\"\u00E4\\\"}\"}}]}",
+                R"({"tool_calls":[{"index":1,"id":"ID","type":"function","function":{"name":"g","arguments":""}}]})",
+                R"({"tool_calls":[{"index":1,"function":{"arguments":"{}"}}]})", "{}"}));
+  const json::value whole = Parsed(reply.Whole({}));
+  EXPECT_EQ(whole.at_pointer("/choices/0/finish_reason"), "tool_calls");
+  EXPECT_EQ(whole.at_pointer("/choices/0/message/content"), "So.");
+  EXPECT_EQ(whole.at_pointer("/choices/0/message/tool_calls/0/function/arguments"), "{\"x\": \"\u00E4\"}");
+  EXPECT_EQ(whole.at_pointer("/choices/0/message/tool_calls/1/function/arguments"), "{}");
+}
+
+TEST(CompletionReplyTest, LogprobsOfACallsTokensStandBesideItsPieces) {
+  CompletionCall call = Call();
+  call.tools = ToolSyntax::kPlainObject;
+  call.logprobs = true;
+  CompletionReply reply(Dialect::kChat, call, &DemoTokenizer());
+  size_t tokens = 0;
+  for (const char* text : {"{\"name\": \"f\", ", "\"arguments\": {", "}", "}"}) {
+    const auto events = Events(reply.Take(Text(text)));
+    ASSERT_FALSE(events.empty()) << text;
+    for (const json::value& event : events) {
+      const json::object choice = ChoiceOf(event);
+      if (!choice.at("logprobs").is_null()) tokens += choice.at("logprobs").at("content").as_array().size();
+    }
+  }
+  EXPECT_EQ(tokens, 4u);
+}
+
 TEST(CompletionReplyTest, EchoComesFirst) {
   CompletionCall call = Call(1, 2);
   call.echo = true;

@@ -5,12 +5,14 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/beast/http/error.hpp>
 
+#include <algorithm>
 #include <ctime>
 #include <exception>
 #include <new>
 #include <utility>
 
 #include "base/log.h"
+#include "server/access_log.h"
 
 namespace kvasir::server {
 namespace {
@@ -24,6 +26,10 @@ constexpr int kClientGone = 499;  // nginx's word for it, in the log and metrics
 // connection that is closed with bytes unread is reset, and the answer may be lost with it.
 constexpr double kLingerSeconds = 3;
 constexpr size_t kLingerBytes = 256 << 20;
+// Who is refused and does not read is not waited for as others are: such an answer fits into any buffer with room.
+constexpr double kRefusalSeconds = 3;
+// A read that was between two of its pieces when the time was up has missed it, and is ended so much later.
+constexpr auto kAgain = std::chrono::milliseconds(100);
 
 /// The status and text for a request that could not be read; 0: there is nobody to tell.
 std::pair<int, std::string_view> ReadError(const beast::error_code& error) {
@@ -51,6 +57,13 @@ std::string_view Ambiguity(const http::request_header<>& head) {
     return "the only Transfer-Encoding that is understood is \"chunked\"";
   }
   return {};
+}
+
+/// Beast takes any byte in a quoted extension of a chunk. Where a proxy takes a line feed there for the line's end, it
+/// sees another body than this server does.
+void CheckExtensions(std::string_view extensions, beast::error_code& error) {
+  const auto bad = [](char c) { return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7F; };
+  if (std::ranges::any_of(extensions, bad)) error = http::error::bad_chunk_extension;
 }
 
 /// Counts while it lives.
@@ -89,6 +102,31 @@ std::string HttpDate() {
 bool HungUp(int socket) {
   pollfd entry{.fd = socket, .events = POLLRDHUP, .revents = 0};
   return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
+ReadDeadline::ReadDeadline(beast::tcp_stream& stream, double seconds)
+    : state_(std::make_shared<State>(State{.timer = asio::steady_timer(stream.get_executor()), .stream = &stream})) {
+  stream.expires_never();
+  const std::chrono::duration<double> time(seconds);
+  state_->timer.expires_after(std::chrono::duration_cast<asio::steady_timer::duration>(time));
+  Wait(state_);
+}
+
+ReadDeadline::~ReadDeadline() {
+  state_->stream = nullptr;
+  state_->timer.cancel();
+}
+
+void ReadDeadline::Wait(const std::shared_ptr<State>& state) {
+  state->timer.async_wait([state](const beast::error_code&) {
+    if (state->stream == nullptr) return;
+    state->passed = true;
+    beast::error_code ignored;
+    // Asio also returns the error_code that it was given to fill in.
+    state->stream->socket().cancel(ignored);  // NOLINT(bugprone-unused-return-value)
+    state->timer.expires_after(kAgain);
+    Wait(state);
+  });
 }
 
 template <typename Stream>
@@ -161,14 +199,15 @@ asio::awaitable<bool> ConnectionOn<Stream>::ReadAndAnswer() {
   Parser parser;
   parser.header_limit(static_cast<uint32_t>(context_.limits.header_bytes));
   parser.body_limit(boost::none);  // until it is known who asks
-  ExpireAfter(context_.limits.header_seconds);
+  std::optional<ReadDeadline> deadline;
+  deadline.emplace(beast::get_lowest_layer(stream_), context_.limits.header_seconds);
   const auto [error, count] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
   static_cast<void>(count);
+  const bool late = deadline->passed();
+  deadline.reset();
   if (error) {
-    const auto [status, message] = ReadError(error);
-    broken_ = status == 0;
     body_unread_ = true;
-    if (status != 0) co_await Refuse(status, message);
+    co_await RefuseUnread(error, late);
     co_return false;
   }
   TakeHead(parser);
@@ -200,22 +239,23 @@ asio::awaitable<bool> ConnectionOn<Stream>::ReadBody(Parser& parser, BodyShare& 
     co_return false;
   }
   if (!parser.is_done()) {
-    ExpireAfter(context_.limits.body_seconds);
     const std::string* const expected = request_.Header("Expect");
     if (expected != nullptr && EqualsIgnoringCase(*expected, "100-continue")) {
       const bool written = co_await WriteAll("HTTP/1.1 100 Continue\r\n\r\n");
       if (!written) co_return false;
     }
-    ExpireAfter(context_.limits.body_seconds);
     parser.eager(true);
   }
+  auto check = [](uint64_t, beast::string_view extensions, beast::error_code& error) {
+    CheckExtensions({extensions.data(), extensions.size()}, error);
+  };
+  parser.on_chunk_header(check);
+  const ReadDeadline deadline(beast::get_lowest_layer(stream_), context_.limits.body_seconds);
   while (!parser.is_done()) {
     const auto [error, count] = co_await http::async_read_some(stream_, buffer_, parser, kAwait);
     static_cast<void>(count);
     if (error) {
-      const auto [status, message] = ReadError(error);
-      broken_ = status == 0;
-      if (status != 0) co_await Refuse(status, message);
+      co_await RefuseUnread(error, deadline.passed());
       co_return false;
     }
     if (!share.Grow(static_cast<int64_t>(parser.get().body().size()))) {
@@ -241,7 +281,7 @@ asio::awaitable<void> ConnectionOn<Stream>::Answer() {
     failure = error.what();
   }
   if (!failure.empty()) {
-    LogError("request {}: {}", request_.id, failure);
+    if (StderrTakesALine()) LogError("request {}: {}", request_.id, failure);
     last_ = true;
     if (!begun()) {
       HttpResponse response;
@@ -265,12 +305,24 @@ asio::awaitable<void> ConnectionOn<Stream>::Answer() {
 template <typename Stream>
 asio::awaitable<void> ConnectionOn<Stream>::Refuse(int status, std::string_view message) {
   last_ = true;
+  refused_ = true;
   HttpResponse response;
   response.status = status;
   response.body = context_.callbacks.error_body(status, message);
   if (status == 503) response.headers.emplace_back("Retry-After", "1");
   co_await Send(std::move(response));
   co_await Answer();
+}
+
+/// An answer to a request that could not be read, where there is somebody to answer. Something of it has come: who has
+/// sent nothing is no request's client.
+template <typename Stream>
+asio::awaitable<void> ConnectionOn<Stream>::RefuseUnread(const beast::error_code& error, bool late) {
+  const auto [status, message] =
+      late ? std::pair<int, std::string_view>(408, "the request did not come within the server's limits of time")
+           : ReadError(error);
+  broken_ = status == 0;
+  if (status != 0) co_await Refuse(status, message);
 }
 
 /// Reads what the client still sends, for a while.
@@ -309,7 +361,7 @@ std::string ConnectionOn<Stream>::Head(int status, std::string_view type, std::o
 template <typename Stream>
 asio::awaitable<bool> ConnectionOn<Stream>::WriteAll(std::string_view bytes) {
   while (!bytes.empty() && !broken_) {
-    ExpireAfter(context_.limits.write_seconds);
+    ExpireAfter(refused_ ? std::min(kRefusalSeconds, context_.limits.write_seconds) : context_.limits.write_seconds);
     const auto [error, count] = co_await stream_.async_write_some(asio::buffer(bytes.data(), bytes.size()), kAwait);
     if (error) broken_ = true;
     bytes.remove_prefix(count);

@@ -3,6 +3,7 @@
 
 #include <boost/asio/ssl/error.hpp>
 #include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -61,6 +62,29 @@ class BodyShare {
   int64_t counted_ = 0;
 };
 
+/// Ends what is read from a stream when its time is up, but leaves the stream open, so that the client can be told;
+/// Beast's own timer would close it. Of the server's thread.
+class ReadDeadline {
+ public:
+  ReadDeadline(beast::tcp_stream& stream, double seconds);
+  ~ReadDeadline();
+  ReadDeadline(const ReadDeadline&) = delete;
+  ReadDeadline& operator=(const ReadDeadline&) = delete;
+
+  bool passed() const { return state_->passed; }
+
+ private:
+  // What the timer's handler holds: it may be called when the deadline is no more.
+  struct State {
+    asio::steady_timer timer;
+    beast::tcp_stream* stream;  // null: nobody waits any more
+    bool passed = false;
+  };
+  static void Wait(const std::shared_ptr<State>& state);
+
+  std::shared_ptr<State> state_;
+};
+
 /// A connection as its server sees it.
 class Connection {
  public:
@@ -98,6 +122,7 @@ class ConnectionOn final : public Connection, private HttpReply {
   asio::awaitable<bool> ReadBody(Parser& parser, BodyShare& share);
   asio::awaitable<void> Answer();
   asio::awaitable<void> Refuse(int status, std::string_view message);
+  asio::awaitable<void> RefuseUnread(const beast::error_code& error, bool late);
   asio::awaitable<void> Linger();
   void TakeHead(const Parser& parser);
   std::string Head(int status, std::string_view type, std::optional<size_t> length, const Headers& more) const;
@@ -117,6 +142,7 @@ class ConnectionOn final : public Connection, private HttpReply {
   bool busy_ = false;    // from a request's first byte to its answer's last
   bool broken_ = false;  // nothing can be written any more
   bool last_ = false;    // the connection ends behind this answer
+  bool refused_ = false;
   bool chunked_ = false;
   bool old_ = false;  // HTTP/1.0
   bool body_unread_ = false;

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "server/access_log.h"
 #include "server/http_connection.h"
 
 // Asio also returns the error_code that it was given to fill in.
@@ -93,7 +94,7 @@ class Server final : public HttpServer {
       auto [error, socket] = co_await acceptor_.async_accept(kAwait);
       if (context_.draining) co_return;
       if (error) {
-        LogWarning("a connection could not be accepted: {}", error.message());
+        if (StderrTakesALine()) LogWarning("a connection could not be accepted: {}", error.message());
         asio::steady_timer pause(acceptor_.get_executor(), kAcceptPause);
         co_await pause.async_wait(kAwait);
         continue;
@@ -130,7 +131,7 @@ class Server final : public HttpServer {
       try {
         std::rethrow_exception(failure);
       } catch (const std::exception& error) {
-        LogError("a connection broke: {}", error.what());
+        if (StderrTakesALine()) LogError("a connection broke: {}", error.what());
       }
     });
   }

@@ -65,10 +65,20 @@ json::object OllamaReply::Piece(const std::string& text, const std::vector<ToolC
   return piece;
 }
 
-std::string OllamaReply::Pieces(const StreamEvent& event, const ToolCallReader::Output& read) {
-  if (!call_.stream || (read.content.empty() && read.calls.empty() && !HasLogprob(event))) return {};
-  const size_t calls = ChoiceOf(event).calls.size();
-  json::object piece = Piece(read.content, read.calls, static_cast<int64_t>(calls - read.calls.size()));
+/// Calls are told whole, as Ollama does: its arguments are an object and not text.
+std::string OllamaReply::Pieces(const StreamEvent& event, const AnswerParts& parts) {
+  if (!call_.stream) return {};
+  std::string text;
+  std::vector<ToolCall> calls;
+  int64_t first_call = 0;
+  for (const AnswerPart& part : parts) {
+    if (part.kind == AnswerPart::Kind::kText) text += part.text;
+    if (part.kind != AnswerPart::Kind::kCallEnds) continue;
+    if (calls.empty()) first_call = part.call;
+    calls.push_back(ChoiceOf(event).calls[static_cast<size_t>(part.call)]);
+  }
+  if (text.empty() && calls.empty() && !HasLogprob(event)) return {};
+  json::object piece = Piece(text, calls, first_call);
   if (HasLogprob(event)) piece["logprobs"] = LogprobList({&event, 1});
   return Line(piece);
 }

@@ -28,7 +28,7 @@ class OllamaReply final : public AnswerWriter {
   std::string_view ping() const override { return {}; }  // every line is a part of the answer
 
  private:
-  std::string Pieces(const StreamEvent& event, const ToolCallReader::Output& read) override;
+  std::string Pieces(const StreamEvent& event, const AnswerParts& parts) override;
   boost::json::object Piece(const std::string& text, const std::vector<ToolCall>& calls, int64_t first_call) const;
   boost::json::object End(boost::json::object piece, const CompletionUsage& usage) const;
 

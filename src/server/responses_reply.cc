@@ -126,35 +126,54 @@ std::string ResponsesReply::CloseMessage(std::string_view status) {
   return events += ItemEvent("response.output_item.done", item);
 }
 
-std::string ResponsesReply::AddCall(const ToolCall& call) {
+/// Text that has come; what a model writes around its calls to set them apart is no text of the answer.
+std::string ResponsesReply::ShowText(const std::string& added) {
+  if (call_.tools == ToolSyntax::kNone || message_open_) return AddText(added);
+  held_space_ += added;
+  if (held_space_.find_first_not_of(kSpaces) == held_space_.npos) return {};
+  return AddText(std::exchange(held_space_, {}));
+}
+
+std::string ResponsesReply::OpenCall(const AnswerPart& part) {
+  held_space_.clear();
+  held_logprobs_.clear();
   std::string events = CloseMessage("completed");
-  Item& item = items_.emplace_back(Item{.id = "fc_" + RandomId(), .call = call, .text = {}, .logprobs = {}});
-  events += ItemEvent("response.output_item.added", item);
-  item.text = call.arguments;
-  item.status = "completed";
-  events += AboutItem("response.function_call_arguments.delta", {{"delta", item.text}}, false);
-  events += AboutItem("response.function_call_arguments.done", {{"name", call.name}, {"arguments", item.text}}, false);
+  const ToolCall call{.id = part.id, .name = part.text};
+  const Item& item = items_.emplace_back(Item{.id = "fc_" + RandomId(), .call = call, .text = {}, .logprobs = {}});
+  return events += ItemEvent("response.output_item.added", item);
+}
+
+std::string ResponsesReply::AddArguments(const std::string& arguments) {
+  items_.back().text += arguments;
+  return AboutItem("response.function_call_arguments.delta", {{"delta", arguments}}, false);
+}
+
+std::string ResponsesReply::CloseCall(std::string_view status) {
+  held_logprobs_.clear();
+  Item& item = items_.back();
+  item.status = status;
+  std::string events =
+      AboutItem("response.function_call_arguments.done", {{"name", item.call->name}, {"arguments", item.text}}, false);
   return events += ItemEvent("response.output_item.done", item);
 }
 
-std::string ResponsesReply::Pieces(const StreamEvent& event, const ToolCallReader::Output& read) {
+std::string ResponsesReply::Pieces(const StreamEvent& event, const AnswerParts& parts) {
   std::string events;
   if (HasLogprob(event)) {
     json::array list = LogprobList({&event, 1});
     held_logprobs_.push_back(std::move(list.front()));
   }
-  std::string text = read.content;
-  // What a model writes around its calls to set them apart is no text of the answer.
-  if (call_.tools != ToolSyntax::kNone && !message_open_) {
-    text = std::exchange(held_space_, {}) + text;
-    if (text.find_first_not_of(kSpaces) == text.npos) held_space_ = std::exchange(text, {});
+  for (const AnswerPart& part : parts) {
+    switch (part.kind) {
+      case AnswerPart::Kind::kText: events += ShowText(part.text); break;
+      case AnswerPart::Kind::kCallBegins: events += OpenCall(part); break;
+      case AnswerPart::Kind::kArguments: events += AddArguments(part.text); break;
+      case AnswerPart::Kind::kCallEnds:
+        events += CloseCall(part.cut && Incomplete() ? "incomplete" : "completed");
+        break;
+    }
   }
-  if (!text.empty() || (message_open_ && !held_logprobs_.empty())) events += AddText(text);
-  for (const ToolCall& call : read.calls) {
-    held_space_.clear();
-    held_logprobs_.clear();
-    events += AddCall(call);
-  }
+  if (message_open_ && !held_logprobs_.empty()) events += AddText({});
   if (event.finish == FinishReason::kNone) return events;
   if (items_.empty()) events += AddText(std::exchange(held_space_, {}));
   return events += CloseMessage(Incomplete() ? "incomplete" : "completed");

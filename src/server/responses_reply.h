@@ -30,16 +30,19 @@ class ResponsesReply final : public AnswerWriter {
   struct Item {
     std::string id;
     std::optional<ToolCall> call;  // none: a message
-    std::string text;
+    std::string text;              // of a message, or a call's arguments
     boost::json::array logprobs;
     std::string_view status = "in_progress";
   };
 
-  std::string Pieces(const StreamEvent& event, const ToolCallReader::Output& read) override;
+  std::string Pieces(const StreamEvent& event, const AnswerParts& parts) override;
   std::string OpenMessage();
   std::string AddText(const std::string& text);
   std::string CloseMessage(std::string_view status);
-  std::string AddCall(const ToolCall& call);
+  std::string ShowText(const std::string& added);
+  std::string OpenCall(const AnswerPart& part);
+  std::string AddArguments(const std::string& arguments);
+  std::string CloseCall(std::string_view status);
 
   std::string Event(std::string_view type, boost::json::object fields);
   std::string AboutItem(std::string_view type, boost::json::object fields, bool with_content);

@@ -120,6 +120,32 @@ TEST(ResponsesReplyTest, TextAndCallsInTheirOrder) {
   }
 }
 
+TEST(ResponsesReplyTest, ArgumentsComeAsTheyAreWritten) {
+  const ResponsesCall call = Call(true, ToolSyntax::kPlainObject);
+  ResponsesReply reply(call, nullptr);
+  const auto events = StreamOf(reply, {TextEventOf("{\"name\": \"f\", "), TextEventOf("\"arguments\": {\"x\":"),
+                                       TextEventOf(" 1"), TextEventOf("}}"), EndOf(FinishReason::kEos)});
+  EXPECT_EQ(Kinds(events), (Strings{"created", "in_progress", "output_item.added", "function_call_arguments.delta",
+                                    "function_call_arguments.delta", "function_call_arguments.delta",
+                                    "function_call_arguments.done", "output_item.done", "completed"}));
+  EXPECT_EQ(events[2].at("item").at("arguments"), "");
+  EXPECT_EQ(events[2].at("item").at("name"), "f");
+  EXPECT_EQ(events[3].at("delta"), "{\"x\":");
+  EXPECT_EQ(events[6].at("arguments"), "{\"x\": 1}");
+  EXPECT_EQ(events[7].at("item"), events[8].at("response").at("output").at(0));
+}
+
+TEST(ResponsesReplyTest, ACallThatIsCutOff) {
+  const ResponsesCall call = Call(true, ToolSyntax::kTagged);
+  ResponsesReply reply(call, nullptr);
+  const auto events = StreamOf(
+      reply, {TextEventOf("<tool_call>{\"name\": \"f\", \"arguments\": {\"x\":"), EndOf(FinishReason::kLength)});
+  EXPECT_EQ(events.back().at("type"), "response.incomplete");
+  const json::value& item = events.back().at("response").at("output").at(0);
+  EXPECT_EQ(item.at("status"), "incomplete");
+  EXPECT_EQ(item.at("arguments"), "{\"x\":");
+}
+
 TEST(ResponsesReplyTest, AFailureInTheMiddle) {
   const ResponsesCall call = Call(true);
   ResponsesReply reply(call, nullptr);

@@ -93,7 +93,7 @@ asio::awaitable<void> Server::Impl::Drain() {
   const Clock::time_point deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(patience);
   co_await WaitUntilIdle(deadline);
   if (http->busy() > 0) {
-    LogWarning("{} answers are cut off after {} s", http->busy(), options.drain_seconds);
+    if (StderrTakesALine()) LogWarning("{} answers are cut off after {} s", http->busy(), options.drain_seconds);
     if (engine) engine->Stop();
     const Clock::time_point end = Clock::now() + kGoodbye;
     co_await WaitUntilIdle(end);
@@ -107,7 +107,7 @@ void Server::Impl::WaitForSignal() {
     // The first one while nothing is served, and every second one.
     if (draining || !engine) std::_Exit(draining ? EXIT_FAILURE : EXIT_SUCCESS);
     draining = true;
-    LogInfo("ending: {} requests are under way", http->busy());
+    if (StderrTakesALine()) LogInfo("ending: {} requests are under way", http->busy());
     asio::co_spawn(*context, Drain(), asio::detached);
     WaitForSignal();
   });
@@ -143,7 +143,7 @@ Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
       try {
         raw->context->run();
       } catch (const std::exception& error) {
-        LogError("the server's thread: {}", error.what());
+        if (StderrTakesALine()) LogError("the server's thread: {}", error.what());
       }
     }
   });

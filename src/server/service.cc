@@ -119,6 +119,9 @@ asio::awaitable<void> Service::Handle(const HttpRequest& request, HttpReply& rep
     error = Unready();
   } else if (found->method == "POST" && !IsJson(request)) {
     error = ApiError{.status = 415, .message = "the body must be JSON, its Content-Type application/json"};
+  } else if (const std::string* const coding = request.Header("Content-Encoding");
+             coding != nullptr && !EqualsIgnoringCase(*coding, "identity")) {
+    error = ApiError{.status = 415, .message = "the body must not be compressed (Content-Encoding)"};
   }
   if (error) {
     HttpResponse response = ErrorResponse(*error, request.path);

@@ -1,12 +1,10 @@
 #include "server/tool_calls.h"
 
 #include <boost/json/object.hpp>
-#include <boost/json/serialize.hpp>
 
 #include <algorithm>
 #include <utility>
 
-#include "io/json.h"
 #include "server/gate.h"
 
 namespace kvasir::server {
@@ -28,28 +26,6 @@ size_t PartialMark(std::string_view text, std::string_view mark) {
   return 0;
 }
 
-std::string_view Trim(std::string_view text) {
-  const size_t begin = text.find_first_not_of(kSpaces);
-  if (begin == text.npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpaces) - begin + 1);
-}
-
-/// A call of {"name", "arguments" or "parameters"}.
-std::optional<ToolCall> ToCall(const json::value& value) {
-  const json::object* const object = value.if_object();
-  const json::value* const name = object != nullptr ? object->if_contains("name") : nullptr;
-  if (name == nullptr || !name->is_string() || name->get_string().empty()) return {};
-  const json::value* arguments = object->if_contains("arguments");
-  if (arguments == nullptr) arguments = object->if_contains("parameters");
-  ToolCall call{.id = "call_" + RandomId().substr(0, 24), .name = std::string(name->get_string()), .arguments = "{}"};
-  if (arguments != nullptr && arguments->is_string()) {
-    call.arguments = std::string(arguments->get_string());
-  } else if (arguments != nullptr && !arguments->is_null()) {
-    call.arguments = json::serialize(*arguments);
-  }
-  return call;
-}
-
 }  // namespace
 
 ToolSyntax ToolSyntaxOf(std::string_view chat_template) {
@@ -63,114 +39,167 @@ ToolSyntax ToolSyntaxOf(std::string_view chat_template) {
 
 bool ToolMarksAreSpecial(ToolSyntax syntax) { return syntax != ToolSyntax::kNone; }
 
-/// One call, or a list of them. False: it is something else.
-bool ToolCallReader::TakeCalls(std::string_view text, Output& out) {
-  const auto parsed = ParseJson(Trim(text), "tool call", {.max_depth = 128});
-  if (!parsed.ok()) return false;
-  std::vector<ToolCall> calls;
-  if (parsed->is_array()) {
-    for (const json::value& item : parsed->get_array()) {
-      auto call = ToCall(item);
-      if (!call) return false;
-      calls.push_back(*std::move(call));
-    }
-  } else if (auto call = ToCall(*parsed)) {
-    calls.push_back(*std::move(call));
+void ToolCallReader::Add(AnswerPart::Kind kind, std::string_view text, AnswerParts& out) {
+  if (text.empty()) return;
+  const int64_t call = kind == AnswerPart::Kind::kText ? 0 : count_ - 1;
+  if (!out.empty() && out.back().kind == kind && out.back().call == call) {
+    out.back().text += text;
+  } else {
+    out.push_back({.kind = kind, .text = std::string(text), .call = call});
   }
-  if (calls.empty()) return false;
-  count_ += static_cast<int64_t>(calls.size());
-  std::ranges::move(calls, std::back_inserter(out.calls));
+}
+
+void ToolCallReader::EndCall(bool cut, AnswerParts& out) {
+  out.push_back({.kind = AnswerPart::Kind::kCallEnds, .call = count_ - 1, .cut = cut});
+  open_ = false;
+}
+
+/// A mark ends there, and a call's JSON begins, or so it seems.
+bool ToolCallReader::EnterCall(size_t mark_end) {
+  unclear_ = held_.substr(0, mark_end);
+  held_.erase(0, mark_end);
+  json_.emplace();
+  open_ = tail_ = any_ = false;
+  state_ = State::kCall;
   return true;
 }
 
-void ToolCallReader::ReadTagged(bool end, Output& out) {
-  while (true) {
-    if (!inside_) {
-      const size_t open = held_.find(kOpen);
-      if (open == held_.npos) break;
-      out.content += held_.substr(0, open);
-      held_.erase(0, open + kOpen.size());
-      inside_ = true;
-    }
-    const size_t close = held_.find(kClose);
-    if (close == held_.npos) break;
-    const std::string body = held_.substr(0, close);
-    held_.erase(0, close + kClose.size());
-    inside_ = false;
-    if (!TakeCalls(body, out)) out.content.append(kOpen).append(body).append(kClose);
-  }
-  if (inside_) {
-    if (!end) return;
-    // Cut off, or a model that leaves the last mark out.
-    if (!TakeCalls(held_, out)) out.content.append(kOpen).append(held_);
-    held_.clear();
-    return;
-  }
-  const size_t partial = end ? 0 : PartialMark(held_, kOpen);
-  out.content += held_.substr(0, held_.size() - partial);
-  held_.erase(0, held_.size() - partial);
+/// What has been read is text.
+void ToolCallReader::NoCall(AnswerParts& out) {
+  Add(AnswerPart::Kind::kText, std::exchange(unclear_, {}), out);
+  state_ = State::kText;
 }
 
-void ToolCallReader::ReadListed(bool end, Output& out) {
-  if (!inside_) {
-    const size_t mark = held_.find(kListMark);
-    if (mark == held_.npos) {
-      const size_t partial = end ? 0 : PartialMark(held_, kListMark);
-      out.content += held_.substr(0, held_.size() - partial);
-      held_.erase(0, held_.size() - partial);
-      return;
-    }
-    out.content += held_.substr(0, mark);
-    held_.erase(0, mark + kListMark.size());
-    inside_ = true;
-  }
-  if (!end) return;
-  if (!TakeCalls(held_, out)) out.content.append(kListMark).append(held_);
-  held_.clear();
+bool ToolCallReader::FindMark(bool end, AnswerParts& out) {
+  const std::string_view mark = syntax_ == ToolSyntax::kTagged ? kOpen : kListMark;
+  const size_t found = held_.find(mark);
+  const size_t text = found != held_.npos ? found : held_.size() - (end ? 0 : PartialMark(held_, mark));
+  Add(AnswerPart::Kind::kText, std::string_view(held_).substr(0, text), out);
+  held_.erase(0, text);
+  return found != held_.npos && EnterCall(mark.size());
 }
 
-void ToolCallReader::ReadPlain(bool end, Output& out) {
-  if (!begun_) {
-    const size_t first = held_.find_first_not_of(kSpaces);
-    if (first != held_.npos) {
-      const std::string_view rest = std::string_view(held_).substr(first);
-      const bool maybe_mark = rest.size() < kPythonMark.size() && kPythonMark.starts_with(rest);
-      if (!maybe_mark || end) {
-        begun_ = true;
-        inside_ = rest.starts_with('{') || rest.starts_with(kPythonMark);
+/// A call without a mark is one only where the answer begins with it.
+bool ToolCallReader::FindObject(bool end, AnswerParts& out) {
+  const size_t first = decided_ ? held_.npos : held_.find_first_not_of(kSpaces);
+  if (first != held_.npos) {
+    const std::string_view rest = std::string_view(held_).substr(first);
+    if (!end && rest.size() < kPythonMark.size() && kPythonMark.starts_with(rest)) return false;
+    decided_ = true;
+    if (rest.starts_with('{')) return EnterCall(first);
+    if (rest.starts_with(kPythonMark)) return EnterCall(first + kPythonMark.size());
+  }
+  if (decided_ || end) Add(AnswerPart::Kind::kText, std::exchange(held_, {}), out);
+  return false;
+}
+
+void ToolCallReader::Take(const CallJson::Step& step, AnswerParts& out) {
+  if (step.begins) {
+    ++count_;
+    open_ = any_ = true;
+    unclear_.clear();
+    out.push_back({.kind = AnswerPart::Kind::kCallBegins,
+                   .text = json_->name(),
+                   .id = "call_" + RandomId().substr(0, 24),
+                   .call = count_ - 1});
+  }
+  Add(AnswerPart::Kind::kArguments, step.arguments, out);
+  if (step.ends) {
+    EndCall(false, out);
+    tail_ = true;
+    unclear_.clear();
+  }
+  if (step.closed) {
+    tail_ = false;
+    unclear_.clear();
+  }
+}
+
+bool ToolCallReader::ReadCall(bool end, AnswerParts& out) {
+  for (size_t at = 0; at < held_.size(); ++at) {
+    const CallJson::Step step = json_->Feed(held_[at]);
+    if (step.broken) {
+      held_.erase(0, at);
+      if (open_) {
+        state_ = State::kBroken;
+      } else {
+        NoCall(out);
       }
+      return true;
     }
+    unclear_ += held_[at];
+    Take(step, out);
+    if (open_) unclear_.clear();
+    if (!step.done) continue;
+    held_.erase(0, at + 1);
+    state_ = State::kBehind;
+    if (!any_) NoCall(out);  // an empty list
+    return true;
   }
-  if (begun_ && !inside_) {
-    out.content += held_;
-    held_.clear();
-  }
-  if (!end) return;
-  std::string_view body = Trim(held_);
-  if (body.starts_with(kPythonMark)) body.remove_prefix(kPythonMark.size());
-  if (!inside_ || !TakeCalls(body, out)) out.content += held_;
   held_.clear();
+  if (!end) return false;
+  if (open_) {
+    EndCall(true, out);
+  } else if (!any_ || (!tail_ && unclear_.find('{') != unclear_.npos)) {
+    NoCall(out);
+  }
+  state_ = State::kText;
+  return false;
 }
 
-ToolCallReader::Output ToolCallReader::Push(std::string_view text) {
-  Output out;
+/// The rest of arguments that are no JSON.
+bool ToolCallReader::PassOn(bool end, AnswerParts& out) {
+  const size_t close = syntax_ == ToolSyntax::kTagged ? held_.find(kClose) : held_.npos;
+  const bool closed = close != held_.npos;
+  const size_t held_back = end || syntax_ != ToolSyntax::kTagged ? 0 : PartialMark(held_, kClose);
+  const size_t size = closed ? close : held_.size() - held_back;
+  Add(AnswerPart::Kind::kArguments, std::string_view(held_).substr(0, size), out);
+  held_.erase(0, closed ? size + kClose.size() : size);
+  if (!closed && !end) return false;
+  EndCall(!closed, out);
+  state_ = State::kText;
+  return closed;
+}
+
+bool ToolCallReader::LeaveCall(bool end) {
+  // Without marks, models set calls apart by semicolons.
+  const bool plain = syntax_ == ToolSyntax::kPlainObject;
+  const size_t first = held_.find_first_not_of(plain ? " \t\r\n;" : kSpaces);
+  const std::string_view rest = first == held_.npos ? std::string_view() : std::string_view(held_).substr(first);
+  const bool tagged = syntax_ == ToolSyntax::kTagged;
+  if (rest.empty() || (tagged && rest.size() < kClose.size() && kClose.starts_with(rest))) {
+    if (end) held_.clear();
+    return false;
+  }
+  state_ = State::kText;
+  if (plain && rest.starts_with('{')) return EnterCall(first);
+  if (tagged && rest.starts_with(kClose)) held_.erase(0, first + kClose.size());
+  return true;
+}
+
+/// True: the state is another one now.
+bool ToolCallReader::Step(bool end, AnswerParts& out) {
+  const bool has_mark = syntax_ == ToolSyntax::kTagged || syntax_ == ToolSyntax::kListed;
+  switch (state_) {
+    case State::kText: return has_mark ? FindMark(end, out) : FindObject(end, out);
+    case State::kCall: return ReadCall(end, out);
+    case State::kBroken: return PassOn(end, out);
+    case State::kBehind: return LeaveCall(end);
+  }
+  return false;
+}
+
+AnswerParts ToolCallReader::Push(std::string_view text) {
+  AnswerParts out;
   held_ += text;
-  switch (syntax_) {
-    case ToolSyntax::kTagged: ReadTagged(false, out); break;
-    case ToolSyntax::kListed: ReadListed(false, out); break;
-    case ToolSyntax::kPlainObject: ReadPlain(false, out); break;
-    case ToolSyntax::kNone: out.content = std::exchange(held_, {}); break;
+  while (Step(false, out)) {
   }
   return out;
 }
 
-ToolCallReader::Output ToolCallReader::Finish() {
-  Output out;
-  switch (syntax_) {
-    case ToolSyntax::kTagged: ReadTagged(true, out); break;
-    case ToolSyntax::kListed: ReadListed(true, out); break;
-    case ToolSyntax::kPlainObject: ReadPlain(true, out); break;
-    case ToolSyntax::kNone: break;
+AnswerParts ToolCallReader::Finish() {
+  AnswerParts out;
+  while (Step(true, out)) {
   }
   return out;
 }

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "server/call_json.h"
+
 namespace kvasir::server {
 
 /// How a model's template has taught it to call a tool.
@@ -28,37 +30,66 @@ bool ToolMarksAreSpecial(ToolSyntax syntax);
 struct ToolCall {
   std::string id;  // "call_…"
   std::string name;
-  std::string arguments;  // a JSON object, as text
+  std::string arguments = {};  // as the model wrote them: a JSON object, unless it erred or was cut off
 };
 
-/// Reads calls out of a text that comes piece by piece. What is no call is content; what begins like one and is none
-/// (no JSON, no name) is content, too, so that nothing the model wrote is lost. Not thread-safe.
+/// A piece of what a model says, in the order in which it says it. A call begins, its arguments come, it ends.
+struct AnswerPart {
+  enum class Kind { kText, kCallBegins, kArguments, kCallEnds };
+
+  Kind kind = Kind::kText;
+  std::string text = {};  // kText, kArguments: what is added; kCallBegins: the function's name
+  std::string id = {};    // kCallBegins
+  int64_t call = 0;       // which one of the answer's, but for kText
+  bool cut = false;       // kCallEnds: the text has ended in the midst of the call
+};
+using AnswerParts = std::vector<AnswerPart>;
+
+/// Reads calls out of a text that comes piece by piece, and gives them out as they come. What is no call is text; what
+/// begins like one and is none (no JSON, no name) is text, too, so that nothing the model wrote is lost. Something is a
+/// call once its name is known and its arguments have begun: from then on it is one, however it goes on, because a
+/// client may have been told of it. Arguments that turn out to be no JSON, or are cut off, are therefore passed on as
+/// they are, which OpenAI's clients have to expect. Not thread-safe.
 class ToolCallReader {
  public:
-  struct Output {
-    std::string content;  // that can be shown
-    std::vector<ToolCall> calls;
-  };
+  explicit ToolCallReader(ToolSyntax syntax) : syntax_(syntax), decided_(syntax == ToolSyntax::kNone) {}
 
-  explicit ToolCallReader(ToolSyntax syntax) : syntax_(syntax) {}
-
-  Output Push(std::string_view text);
+  AnswerParts Push(std::string_view text);
   /// The rest.
-  Output Finish();
+  AnswerParts Finish();
 
   /// Calls so far.
   int64_t count() const { return count_; }
 
  private:
-  void ReadTagged(bool end, Output& out);
-  void ReadListed(bool end, Output& out);
-  void ReadPlain(bool end, Output& out);
-  bool TakeCalls(std::string_view json, Output& out);
+  enum class State {
+    kText,    // before a call's mark
+    kCall,    // in the JSON of one or more calls
+    kBroken,  // in arguments that are no JSON
+    kBehind,  // behind that JSON, before a closing mark or another call
+  };
+
+  bool Step(bool end, AnswerParts& out);
+  bool FindMark(bool end, AnswerParts& out);
+  bool FindObject(bool end, AnswerParts& out);
+  bool ReadCall(bool end, AnswerParts& out);
+  bool PassOn(bool end, AnswerParts& out);
+  bool LeaveCall(bool end);
+  void Take(const CallJson::Step& step, AnswerParts& out);
+  bool EnterCall(size_t mark_end);
+  void NoCall(AnswerParts& out);
+  void Add(AnswerPart::Kind kind, std::string_view text, AnswerParts& out);
+  void EndCall(bool cut, AnswerParts& out);
 
   ToolSyntax syntax_;
-  std::string held_;     // text that may be, or belong to, a call
-  bool inside_ = false;  // behind an opening mark
-  bool begun_ = false;   // something that is no white space has come
+  State state_ = State::kText;
+  std::string held_;              // text that has not been read yet
+  std::optional<CallJson> json_;  // kCall
+  std::string unclear_;           // what has been read since a mark, or a call's end, and may yet be text
+  bool open_ = false;             // a call has begun and not ended
+  bool tail_ = false;             // behind a call's arguments, in its object
+  bool any_ = false;              // the JSON has had a call
+  bool decided_;                  // kPlainObject: whether the answer is a call
   int64_t count_ = 0;
 };
 

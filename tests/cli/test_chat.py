@@ -88,6 +88,28 @@ class Chat(CliTest):
         self.assertEqual(open(session).read(), "not one")
         self.fails("chat", "--session", session, "--load", a, says="two conversations")
 
+    def test_a_session_of_a_cache_that_forgets(self):
+        lines = ["Tell me a story.", "And then?", "Why?", "And then?"]
+        for cache in ("window:40", "sink:4,40", "recompute:40"):
+            for args in (["--temp", "0"], ["--temp", "0.9", "--seed", "3", "--kv-type", "i8"]):
+                args = [*args, "--cache", cache]
+                session, a, b = self.path("session"), self.path("a.json"), self.path("b.json")
+                work = re.compile(r"prefill \d+ tokens(?: \(\+\d+ cached\))?")
+                expected = work.findall(self.chat(*lines, f"/save {a}", args=[*args, "--figures"]).err)
+                turns = [self.chat(line, f"/save {b}", args=[*args, "--session", session, "--figures"]) for line in lines]
+                self.assertEqual(json.load(open(a)), json.load(open(b)), cache)
+                self.assertEqual([work.search(run.err).group() for run in turns], expected)
+                self.assertEqual("cached" in turns[1].err, not cache.startswith("recompute"))
+                before = open(session, "rb").read()
+                for other in ("dynamic", "window:41", "sink:5,40", "recompute:41"):
+                    self.fails("chat", "--template", self.template, *args, "--cache", other, "--session", session,
+                               stdin=b"Hello\n", says=[session, "was saved with", "cache " + cache])
+                with open(session, "r+b") as file:
+                    file.truncate(len(before) - 1)
+                self.fails("chat", "--template", self.template, *args, "--session", session, stdin=b"Hello\n",
+                           says=session)
+                os.remove(session)
+
     def test_regenerate_and_clear(self):
         a, b = self.path("a.json"), self.path("b.json")
         self.chat("Hello", f"/save {a}", "/regen", f"/save {b}", "/clear", f"/save {self.path('c.json')}")

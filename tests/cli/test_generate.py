@@ -120,7 +120,7 @@ class Generate(CliTest):
 
     def test_a_session_goes_on_in_another_process(self):
         session = self.path("session")
-        for cache in ("dynamic", "static", "paged", "paged:16"):
+        for cache in ("dynamic", "static", "paged", "paged:16", "window:20", "sink:4,20", "window:200", "sink:4,200"):
             args = ["-n", "30", "--temp", "0", "--ignore-eos", "--cache", cache]
             first = self.json("-p", PROMPT, *args, "--session", session)
             longer = ["-p", PROMPT + first["text"], *args]
@@ -136,7 +136,7 @@ class Generate(CliTest):
 
     def test_sessions_that_cannot_be(self):
         session = self.path("session")
-        for args in (["--cache", "none"], ["--cache", "sink:4,64"], ["--num-beams", "2"], ["--num-samples", "2"]):
+        for args in (["--cache", "none"], ["--num-beams", "2"], ["--num-samples", "2"]):
             run = kvasir("generate", "-p", "x", "-n", "2", "--session", session, *args)
             self.assertEqual(run.code, 1, run)
             self.assertIn("session", run.err)
@@ -144,7 +144,8 @@ class Generate(CliTest):
         self.ok("generate", "-p", "x", "-n", "2", "--session", session)
         before = open(session, "rb").read()
         os.symlink(session, self.path("link"))
-        for args in (["--kv-type", "i4"], ["--cache", "paged"], ["--session", self.path("link")], ["--attention", "local:3"]):
+        for args in (["--kv-type", "i4"], ["--cache", "paged"], ["--cache", "sink:4,64"],
+                     ["--session", self.path("link")], ["--attention", "local:3"]):
             self.fails("generate", "-p", "x", "-n", "2", "--session", session, *args, says=": error: ")
         self.assertEqual(open(session, "rb").read(), before)
 

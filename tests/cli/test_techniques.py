@@ -128,6 +128,51 @@ class Techniques(CliTest):
         text = self.quick("--only", "A4", "--trace", trace).text
         self.assertRegex(text, r"(?m)^blocks as the text grows \(dynamic\) +128 +9000 +5 +0 +17450 +17792 +1\.92$")
 
+    def stream_text(self):
+        """A text that does not say the same again and again."""
+        words = "the fox saw a bird who sang of rain and then they all went home to sleep by an old stone".split()
+        return self.write("s.txt", " ".join(words[(i * i + i // 7) % len(words)] + "." * (i % 11 == 0) for i in range(600)))
+
+    def test_a_stream_is_scored_as_perplexity_does(self):
+        text = self.stream_text()
+        rows = self.rows("--only", "A10", "--text", text)["streaming"]
+        self.assertEqual([row["cache"] for row in rows],
+                         ["window:32", "recompute:32", "sink:4,32", "every token kept (not run)"])
+        for row, every in zip(rows, (1, 25, 1)):
+            verb = self.ok("perplexity", "-f", text, "--mode", "stream", "--max-tokens", "320", "--series", "64",
+                           "--every", str(every), "--cache", row["cache"], "-t", "2", "--json").json
+            self.assertEqual(row["scored_tokens"], verb["tokens"])
+            self.assertAlmostEqual(row["ppl"], verb["ppl"], places=9)
+            for i, entry in enumerate(verb["series"]):
+                self.assertAlmostEqual(row[f"ppl_{i + 1}"], entry["ppl"], places=9)
+            self.assertGreater(row["ms_per_token"], 0)
+        token = 6 * 2 * 2 * 32 * 2
+        # A block of 128 slots; the sinks' keys before rotation in fp32 besides.
+        self.assertEqual([row["cache_bytes"] for row in rows],
+                         [128 * token, 128 * token, 128 * token + 4 * token, 320 * token])
+        self.assertEqual(rows[2]["time_ratio"], 1)
+        self.assertIsNone(rows[3]["ppl"])
+        page = self.path("r.html")
+        self.quick("--only", "streaming", "--text", text, "--stream-tokens", "300", "--html", page)
+        with open(page, encoding="utf-8") as file:
+            parsed = Page(file.read())
+        self.assertEqual([tag for tag, _ in parsed.tags].count("svg"), 1)
+        self.assertIn("Perplexity over a stream", parsed.texts)
+        self.assertIn("sink:4,32", parsed.texts)
+
+    def test_wrong_texts(self):
+        bench = ("bench", "techniques", "--quick")
+        self.fails(*bench, "--only", "A11", says=["--only A11", "--text FILE"])
+        text = self.stream_text()
+        self.fails(*bench, "--only", "A2", "--text", text, says=["--text is for A9 to A11", "--only A2"])
+        self.fails(*bench, "--text", self.path("none"), says="none")
+        self.fails(*bench, "--text", self.folder, says="directory")
+        self.fails(*bench, "--text", self.write("short.txt", "A fox."), says=["short.txt: has", "250 at least"])
+        self.fails(*bench, "--text", self.write("bad.txt", b"caf\xe9 " * 400), says=["bad.txt: is not valid UTF-8"])
+        self.fails(*bench, "--text", text, "--stream-tokens", "249", code=2, says=["--stream-tokens", "250"])
+        model = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures", "models", "llama")
+        self.fails(*bench, "--only", "A11", "--text", text, "-m", model, says="tokenizer")
+
     def test_wrong_traces(self):
         for content, says in [("", "is empty"), (HEADER, "no requests"), ("a,b\n1,2\n", "line 1 names no columns"),
                               (HEADER + "x,1\n", "line 2 has 2 fields"), (HEADER + "x,1,2\nx,-1,2\n", "line 3"),
@@ -169,10 +214,11 @@ class Techniques(CliTest):
     def test_forms(self):
         self.assertRegex(self.quick("--only", "A6", "-o", "md").text, r"(?m)^\|---\|---\|--:\|")
         everything = self.quick("--json", "-n", "4").json["techniques"]
-        self.assertEqual(len(everything), 10)
-        skipped = next(t for t in everything if "A4" in t["ids"])
-        self.assertEqual(skipped["rows"], [])
-        self.assertIn("--trace FILE", skipped["notes"][0])
+        self.assertEqual(len(everything), 11)
+        for id, flag in (("A4", "--trace FILE"), ("A11", "--text FILE")):
+            skipped = next(t for t in everything if id in t["ids"])
+            self.assertEqual(skipped["rows"], [])
+            self.assertIn(flag, skipped["notes"][0])
 
     def test_requests_that_come_and_go(self):
         rows = self.rows("--only", "V2,V3")

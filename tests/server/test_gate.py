@@ -114,8 +114,8 @@ class Keys(ServerTest):
         paths = list(ROUTES) + ["/nothing", "/v1/models/demo", "/v1/models/no", "//", "/../", "/v1/../health", "//health", "/health/",
                                 "/%2e", "/%2e%2e/v1/models", "/HEALTH", "/Health", "/V1/models", "/v1/models/", "/health%2f..",
                                 "/health/../v1/models", "/health;/v1/models", "/.", "/%00", "/favicon.ico"]
-        answers = set()
-        for path in paths:
+        answers = {False: set(), True: set()}  # Ollama's paths have errors in its own form, whether they are there or not
+        for path in paths + ["/api/", "/api/nothing", "/api/../health"]:
             for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE"):
                 if path in public and method in ("GET", "HEAD"):
                     self.assertEqual(self.server.ask(method, path).status, 200)
@@ -123,8 +123,8 @@ class Keys(ServerTest):
                 answer = self.server.ask(method, path, {} if method == "POST" else None)
                 self.assertEqual(answer.status, 401, (method, path, answer))
                 if method != "HEAD":
-                    answers.add(answer.body)
-        self.assertEqual(len(answers), 1)  # nor by how it is said
+                    answers[path.startswith("/api/")].add(answer.body)
+        self.assertEqual([len(bodies) for bodies in answers.values()], [1, 1])  # nor by how it is said
         self.assertEqual(self.server.ask("OPTIONS", "*").status, 401)
         self.assertEqual(self.server.get("/v1/models?key=" + KEY).status, 401)
 

@@ -3,12 +3,15 @@
 import json
 import unittest
 
-from harness import CHAT, TEXT, ServerTest, Victim
-from http_wire import Closed
+from harness import CHAT, PATIENCE, TEXT, ServerTest, Victim, wait_until
+from http_wire import Closed, Wire
 
 ROUTES = {"/": "GET", "/health": "GET", "/v1/health": "GET", "/metrics": "GET", "/version": "GET", "/glassbox": "GET",
           "/props": "GET", "/models": "GET", "/v1/models": "GET", "/tokenize": "POST", "/detokenize": "POST",
-          "/apply-template": "POST", CHAT: "POST", "/chat/completions": "POST", TEXT: "POST", "/completions": "POST"}
+          "/apply-template": "POST", CHAT: "POST", "/chat/completions": "POST", TEXT: "POST", "/completions": "POST",
+          "/v1/embeddings": "POST", "/embeddings": "POST", "/v1/responses": "POST", "/responses": "POST",
+          "/api/version": "GET", "/api/tags": "GET", "/api/ps": "GET", "/api/show": "POST", "/api/chat": "POST",
+          "/api/generate": "POST", "/api/embed": "POST", "/api/embeddings": "POST"}
 HOST = b"Host: localhost\r\n"
 BODY = json.dumps({"prompt": "Hello", "max_tokens": 1}).encode()
 TYPE = b"Content-Type: application/json\r\n"
@@ -79,6 +82,12 @@ class Framing(Http):
         for chunks in (b"-1\r\n", b"x\r\n", b"\r\n", b"5\nabcde\r\n0\r\n\r\n", b"2\r\nabX\r\n0\r\n\r\n", b" 5\r\n", b"0x5\r\n",
                        b"10000000000000000\r\n", b"2\r\nabcd\r\n0\r\n\r\n"):
             self.only(400, self.post(b"Transfer-Encoding: chunked\r\n", chunks + SMUGGLED))
+        size = b"%x" % len(BODY)
+        for odd in (b";a\nb", b";\n", b"; a=\"\n\"", b"\n;a", b" \n", b";a\rb", b";\x00", b" ;\x01", b" a", b", 0", b"\x0b"):
+            self.only(400, self.post(b"Transfer-Encoding: chunked\r\n", size + odd + b"\r\n" + BODY + b"\r\n0\r\n\r\n" + SMUGGLED))
+        for end in (b"0\n\r\n", b"0\r\n\n", b"0\r\nA: b\n\r\n", b"0\r\nA: b\rc\r\n\r\n", b"0\r\n A: b\r\n\r\n", b"0\r\nA\r\n\r\n",
+                    b"0;\n\r\n\r\n", b"00\r\n\n"):
+            self.only(400, self.post(b"Transfer-Encoding: chunked\r\n", size + b"\r\n" + BODY + b"\r\n" + end + SMUGGLED))
         self.only(413, self.post(b"Transfer-Encoding: chunked\r\n", b"ffffffffffffffff\r\n"))
         self.only(413, self.post(b"Transfer-Encoding: chunked\r\n", b"1000001\r\n"))
         many = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
@@ -126,10 +135,8 @@ class Lines(Http):
                      b"GET /health HTTP/1.1\rHost: localhost\r\r",
                      b"GET /health HTTP/1.1\r\nA: b\rHost: localhost\r\n\r\n"):
             self.only(400, data)
-        self.only_no_answer(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\n")  # no end; its time runs out
-
-    def only_no_answer(self, data):
-        self.assertIn(self.answers(data), ([], [400]))
+        self.assertIn(self.answers(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\n"),
+                      ([400], [408]))  # no end; its time runs out
 
     def test_request_lines(self):
         for line in (b"GET", b"GET /health", b"GET  /health HTTP/1.1", b"GET /health  HTTP/1.1", b" GET /health HTTP/1.1",
@@ -172,6 +179,41 @@ class Lines(Http):
         self.only(200, b"GET /health HTTP/1.1\r\n" + HOST + b"A: " + b"b" * 30_000 + b"\r\nConnection: close\r\n\r\n")
 
 
+class Timeouts(Http):
+    FLAGS = ("--header-timeout", 0.5, "--body-timeout", 0.5, "--idle-timeout", 0.5)
+
+    def test_what_does_not_come_in_time_is_answered(self):
+        post = b"POST " + TEXT.encode() + b" HTTP/1.1\r\n" + HOST + TYPE
+        for part in (b"G", b"GET /health HTTP/1.1\r\n", b"GET /health HTTP/1.1\r\n" + HOST, post + b"Content-Length: 9\r\n\r\n",
+                     post + b"Content-Length: 9\r\n\r\n{", post + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
+            with self.subTest(part), self.server.connect() as wire:
+                wire.send(part)
+                answer = wire.answer()
+                self.error_of(answer, 408, says="time")
+                self.assertEqual((answer.json["error"]["type"], answer.header("Connection")),
+                                 ("invalid_request_error", "close"))
+                self.assertTrue(wire.closed())
+        self.assertTrue({("", 408), (TEXT, 408)} <= {(line["path"], line["status"]) for line in self.server.log_lines()})
+
+    def test_who_is_idle_is_told_nothing(self):
+        with self.server.connect() as wire:
+            self.assertTrue(wire.closed())
+        with self.server.connect() as wire:
+            for _ in range(2):
+                wire.request("GET", "/health")
+                self.assertEqual(wire.answer().status, 200)
+            self.assertTrue(wire.closed())
+
+    def test_nobody_waits_for_who_does_not_read(self):
+        self.server.wait_until_idle()
+        files = self.server.open_files()
+        wires = [Wire(self.server.port, PATIENCE, receive_buffer=4096) for _ in range(20)]
+        for wire in wires:
+            self.addCleanup(wire.socket.close)
+            wire.send(b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\nGET /metrics")
+        wait_until(lambda: self.server.open_files() <= files, "all are closed")
+
+
 class Routes(Http):
     def test_wrong_methods(self):
         with self.server.connect() as wire:
@@ -202,6 +244,13 @@ class Routes(Http):
         for bad in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", "", "json",
                     "application/jsonp", "text/plain; application/json", None):
             self.assertEqual(self.server.post(TEXT, BODY, Content_Type=bad).status, 415, bad)
+
+    def test_compressed_bodies(self):
+        for coding in ("gzip", "br", "x", "gzip, identity"):
+            answer = self.server.post(TEXT, BODY, Content_Encoding=coding)
+            self.error_of(answer, 415, says="compressed")
+        for path in (TEXT, "/api/generate"):
+            self.assertEqual(self.server.post(path, BODY, Content_Encoding="Identity").status, 200)
 
     def test_beside_a_victim(self):
         with Victim(self, self.server):

@@ -108,7 +108,7 @@ class Slow(Attacked):
             wires = self.connections(30)
             list(threads.map(send, wires))
             self.all_end(wires)
-        self.assertLessEqual(set(statuses), {0, 503})  # 0: its time ran out
+        self.assertLessEqual(set(statuses), {0, 408, 503})  # 408: its time ran out
 
     def test_idle_ones(self):
         with Victim(self, self.server):

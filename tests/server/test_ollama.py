@@ -3,15 +3,13 @@
 import asyncio
 import datetime
 import json
-import os
 import re
 import shutil
-import tempfile
 import unittest
 
 from harness import CHAT, MODEL, PATIENCE, SITE, Server, ServerTest
 from test_curl import curl
-from tool_template import TOOL, TOOL_TEMPLATE
+from tool_template import TOOL, ToolTest
 
 try:
     import ollama
@@ -215,18 +213,7 @@ class Wire(Ollama):
             self.ollama_error(self.server.post("/api/embed", body), 400, says)
 
 
-class Tools(Ollama):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.mkdtemp(prefix="kvasir-template-")
-        cls.addClassCleanup(shutil.rmtree, cls.folder)
-        template = os.path.join(cls.folder, "tools.jinja")
-        with open(template, "w") as file:
-            file.write(TOOL_TEMPLATE)
-        cls.OPTIONS = {"chat": False}
-        cls.FLAGS = ("--chat-template", template)
-        super().setUpClass()
-
+class Tools(ToolTest, Ollama):
     def test_the_template_sees_tools_and_their_answers(self):
         def prompt_tokens(messages, **more):
             body = {"messages": messages, "stream": False, "options": {"num_predict": 1}} | more

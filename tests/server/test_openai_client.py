@@ -1,9 +1,11 @@
 """The official openai client as its users have it."""
 
 import asyncio
+import json
 import unittest
 
 from harness import MODEL, PATIENCE, Server, ServerTest
+from tool_template import TOOL, ToolTest
 
 try:
     import openai
@@ -154,6 +156,71 @@ class Client(ServerTest):
         with self.chat(stream=True, max_tokens=200) as stream:
             next(iter(stream))
         self.server.wait_until_idle()
+
+
+@needs_client
+class Tools(ToolTest):
+    def setUp(self):
+        self.client = client_of(self.server)
+        self.addCleanup(self.client.close)
+        self.fields = {"model": MODEL, "messages": MESSAGES, "tools": [TOOL], "tool_choice": "required",
+                       "temperature": 1, "seed": 5, "max_tokens": 100}
+
+    def test_calls_come_as_they_are_written(self):
+        for n in (1, 3):
+            whole = self.client.chat.completions.create(**self.fields, n=n)
+            calls = [None] * n
+            pieces = [0] * n
+            finish = [None] * n
+            for chunk in self.client.chat.completions.create(**self.fields, n=n, stream=True):
+                choice, = chunk.choices
+                finish[choice.index] = choice.finish_reason
+                for delta in choice.delta.tool_calls or ():
+                    self.assertEqual(delta.index, 0)
+                    if calls[choice.index] is None:
+                        calls[choice.index] = delta
+                        self.assertEqual((delta.type, delta.function.name, delta.function.arguments),
+                                         ("function", "weather", ""))
+                        self.assertTrue(delta.id)
+                    else:
+                        self.assertEqual((delta.id, delta.type, delta.function.name), (None, None, None))
+                        calls[choice.index].function.arguments += delta.function.arguments
+                        pieces[choice.index] += 1
+            self.assertEqual(finish, ["tool_calls"] * n)
+            self.assertGreater(min(pieces), 1)
+            for choice in whole.choices:
+                call, = choice.message.tool_calls
+                self.assertEqual(choice.finish_reason, "tool_calls")
+                self.assertEqual(call.function.arguments, calls[choice.index].function.arguments)
+                self.assertIn(json.loads(call.function.arguments)["place"], ("Rome", "Oslo"))
+
+    def test_the_stream_helper_puts_it_together(self):
+        whole = self.client.chat.completions.create(**self.fields)
+        with self.client.chat.completions.stream(**self.fields) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_completion()
+        self.assertEqual(final.choices[0].message.tool_calls[0].function.arguments,
+                         whole.choices[0].message.tool_calls[0].function.arguments)
+        self.assertGreater(kinds.count("tool_calls.function.arguments.delta"), 1)
+        self.assertEqual(kinds.count("tool_calls.function.arguments.done"), 1)
+
+    def test_a_call_that_is_cut_off(self):
+        fields = self.fields | {"tools": [dict(TOOL, function=dict(TOOL["function"], parameters={
+            "type": "object", "properties": {"place": {"type": "string", "minLength": 500}}, "required": ["place"]}))]}
+        whole = self.client.chat.completions.create(**fields).choices[0]
+        self.assertEqual(whole.finish_reason, "length")
+        said = whole.message.tool_calls[0].function.arguments
+        self.assertTrue(said.startswith("{"))
+        deltas = [call.function.arguments for chunk in self.client.chat.completions.create(**fields, stream=True)
+                  for call in chunk.choices[0].delta.tool_calls or ()]
+        self.assertEqual("".join(deltas), said)
+
+    def test_no_call(self):
+        fields = self.fields | {"tool_choice": "auto", "max_tokens": 20}
+        whole = self.client.chat.completions.create(**fields).choices[0].message
+        self.assertIsNone(whole.tool_calls)
+        chunks = list(self.client.chat.completions.create(**fields, stream=True))
+        self.assertEqual("".join(chunk.choices[0].delta.content or "" for chunk in chunks), whole.content)
 
 
 @needs_client

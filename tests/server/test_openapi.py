@@ -5,6 +5,7 @@ import unittest
 
 import openapi
 from harness import CHAT, TEXT, ServerTest
+from tool_template import TOOL, ToolTest
 
 CHAT_BODY = {"messages": [{"role": "user", "content": "Tell me of a fox."}], "max_tokens": 8, "temperature": 0}
 TEXT_BODY = {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
@@ -51,6 +52,20 @@ class Described(ServerTest):
                        self.server.get("/v1/models", Host="evil.example"), self.server.raw(b"bad\r\n\r\n")):
             self.assertGreaterEqual(answer.status, 400, answer)
             self.conforms("ErrorResponse", answer.json)
+
+
+@unittest.skipIf(openapi.MISSING, openapi.MISSING)
+class Tools(ToolTest):
+    def test_calls(self):
+        for more in ({}, {"n": 2}, {"logprobs": True, "top_logprobs": 2}, {"max_tokens": 40}):
+            body = CHAT_BODY | {"tools": [TOOL], "tool_choice": "required", "max_tokens": 100, "temperature": 1, "seed": 2} | more
+            with self.subTest(more):
+                whole = self.server.post(CHAT, body).json
+                self.assertEqual(openapi.problems("CreateChatCompletionResponse", whole), [], whole)
+                chunks = [json.loads(event) for event in self.server.events(CHAT, body)[:-1]]
+                self.assertTrue(any("tool_calls" in chunk["choices"][0]["delta"] for chunk in chunks))
+                for chunk in chunks:
+                    self.assertEqual(openapi.problems("CreateChatCompletionStreamResponse", chunk), [], chunk)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,9 @@ class Starting(CliTest):
     0,
      says=self.path("a"))
 
+    def test_no_address_is_not_every_address(self):
+        self.fails_to_serve("--host", "", "--port", 0, says="--host")
+
     def test_keys_that_let_everybody_in(self):
         self.fails_to_serve("--api-key", "", "--port", 0, says="empty")
         for text in ("", "\n\n# only a comment\n", "\r\n"):
@@ -237,6 +240,28 @@ class Words(unittest.TestCase):
                 os.close(writer)
                 self.uses(server, requests)
                 self.assertEqual(server.end(), 0)
+
+    def test_a_warning_that_nobody_reads(self):
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        fcntl.fcntl(writer, 1031, 4096)
+        with Server("--access-log", "--parallel", 1, "--drain-timeout", 0.2, port=free_port(), stderr=writer) as server, \
+                server.connect() as wire:
+            # A pipe that is full to its last byte, by a description of its own, which alone does not wait.
+            filler = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
+            self.addCleanup(os.close, filler)
+            os.close(writer)
+            for size in (4096, 1):
+                try:
+                    while True:
+                        os.write(filler, b"x" * size)
+                except BlockingIOError:
+                    pass
+            self.uses(server)
+            wire.request("POST", TEXT, BODY | {"prompt": ["Once"] * 120})
+            wait_until(lambda: server.metrics()["kvasir_requests_running"] > 0, "it runs")
+            self.assertEqual(server.end(), 0)  # and warns of an answer that is cut off
+            self.assertEqual(wire.answer().status, 503)
 
     def test_a_pipe_whose_reader_has_gone(self):
         reader, writer = os.pipe()

@@ -1,15 +1,12 @@
 """OpenAI's Responses: every object against its own description, and the official client."""
 
 import json
-import os
-import shutil
-import tempfile
 import unittest
 
 import openapi
 from harness import CHAT, MODEL, ServerTest
 from http_wire import split_events
-from tool_template import TOOL, TOOL_TEMPLATE
+from tool_template import TOOL, ToolTest
 
 try:
     import openai
@@ -211,18 +208,7 @@ def problems_of(event):
     return openapi.problems("Response" + "".join(part.title() for part in parts) + "Event", event)
 
 
-class Tools(Responses):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.mkdtemp(prefix="kvasir-template-")
-        cls.addClassCleanup(shutil.rmtree, cls.folder)
-        template = os.path.join(cls.folder, "tools.jinja")
-        with open(template, "w") as file:
-            file.write(TOOL_TEMPLATE)
-        cls.OPTIONS = {"chat": False}
-        cls.FLAGS = ("--chat-template", template)
-        super().setUpClass()
-
+class Tools(ToolTest, Responses):
     CALL = {"tools": [FUNCTION], "tool_choice": {"type": "function", "name": "weather"}, "temperature": 1, "seed": 1,
             "max_output_tokens": 60}
 
@@ -251,12 +237,16 @@ class Tools(Responses):
 
     def test_events_of_a_call(self):
         events = self.stream(**self.CALL)
+        deltas = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
+        self.assertGreater(len(deltas), 1)
         self.assertEqual([event["type"].removeprefix("response.") for event in events],
-                         ["created", "in_progress", "output_item.added", "function_call_arguments.delta",
-                          "function_call_arguments.done", "output_item.done", "completed"])
-        added, delta, done, item = events[2:6]
+                         ["created", "in_progress", "output_item.added"] +
+                         ["function_call_arguments.delta"] * len(deltas) +
+                         ["function_call_arguments.done", "output_item.done", "completed"])
+        added, done, item = events[2], events[-3], events[-2]
         self.assertEqual((added["item"]["arguments"], added["item"]["status"]), ("", "in_progress"))
-        self.assertEqual(delta["delta"], done["arguments"])
+        self.assertEqual("".join(deltas), done["arguments"])
+        self.assertEqual(self.create(**self.CALL)["output"][0]["arguments"], done["arguments"])
         self.assertEqual(item["item"], dict(added["item"], status="completed", arguments=done["arguments"]))
         self.assertEqual(events[-1]["response"]["output"], [item["item"]])
 
@@ -266,6 +256,16 @@ class Tools(Responses):
             self.assertEqual(problems_of(event), [], event)
         response = self.create(**self.CALL)
         self.assertEqual(openapi.problems("Response", response), [], response)
+
+    @needs_client
+    def test_the_client_puts_arguments_together(self):
+        fields = {name: value for name, value in self.CALL.items() if name != "seed"}
+        with client_of(self.server) as client:
+            with client.responses.stream(model=MODEL, input="Is it warm?", extra_body={"seed": 3}, **fields) as stream:
+                pieces = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+                final = stream.get_final_response()
+        self.assertEqual("".join(pieces), final.output[0].arguments)
+        self.assertIn(json.loads(final.output[0].arguments)["place"], ("Rome", "Oslo"))
 
     @needs_client
     def test_the_client_goes_on_with_what_it_got(self):

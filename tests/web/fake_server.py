@@ -33,6 +33,10 @@ HOSTILE = ("<img src=x onerror=\"window.owned=1\"><script>window.owned=2</script
 COSTLY = {"stars": "*a " * 12000, "brackets": "[" * 30000, "quotes": ">" * 30000, "bullets": "1. " * 20000,
           "list": "- a\n" * 20000, "ticks": " ".join("`" * n for n in range(240)), "table": "|a" * 8000 + "\n" + "|-" * 8000}
 
+# Megabytes, or very many elements, as fast as they can be sent.
+MASSES = {"line": "x" * (3 << 20), "paragraphs": ("word " * 30 + "\n\n") * 20000, "code": "```cpp\n" + "int value = 12;  // step\n" * 120000,
+          "rules": "---\n" * 50000, "headings": "# h\n" * 50000, "nested": "".join("  " * i + "- z\n" for i in range(400))}
+
 
 def words(text):
     """Pieces as a tokenizer would give them."""
@@ -42,9 +46,13 @@ def words(text):
 
 SCRIPTS = {
     "fake:slow": lambda: (["tick "] * 2000, 0.02),
+    "fake:fast": lambda: (["word " * 12 + "\n\n"] * 2000, 0.02),
     "fake:hostile": lambda: (words(HOSTILE), 0),
     "fake:huge": lambda: ([("word " * 20 + "\n\n" if i % 5 else "- item " * 16 + "\n") for i in range(1900)], 0),
     "fake:fence": lambda: (words("Before.\n\n```cpp\nint main() {\n  return 0;\n"), 0),
+    "fake:endless": lambda: (["word " * 800] * 1100, 0),
+    "fake:turned": lambda: (words("Before \u202e turned\n\nAfter\u200b\u200b it.\n\n```cpp\nif (ok) /*\u202e } \u2066if (admin)\u2069 \u2066 begin */\n```\n\n"
+                                 "\u05d0\u05d1\u05d2 text that runs from the right\n\n- \u05d0\n- \u05d1\n\nThe end of it.\n"), 0),
     "fake:code": lambda: (["```python\n"] + ["value = compute(value, 12)  # step\n"] * 1200, 0),
 }
 
@@ -169,7 +177,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(200, {"object": "list", "data": [{"id": "mead-8b", "object": "model"}]})
         elif path == "/props":
             self.reply(200, {"default_generation_settings": {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.05,
-                                                             "n_ctx": 4096, "params": {"seed": 0}}})
+                                                             "n_ctx": 4096, "params": {"seed": 0}},
+                             "chat_template": "{{ messages }}" if self.server.template else ""})
         elif path == "/glassbox":
             self.glassbox()
         else:
@@ -190,6 +199,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if f"fake:{status}" in text:
                 self.fail(status, f"A failure of kind {status}, as asked.")
                 return
+        if "fake:full" in text:
+            self.fail(400, "5000 tokens; the model's context is 4096 tokens", "context_length_exceeded")
+            return
         self.stream(chat, text, request)
 
     def begin_stream(self):
@@ -210,6 +222,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, costly in COSTLY.items():
             if f"fake:costly-{name}" in text:
                 pieces, delay = [costly[i:i + 997] for i in range(0, len(costly), 997)], 0
+        for name, mass in MASSES.items():
+            if f"fake:mass-{name}" in text:
+                pieces, delay = [mass[i:i + 4000] for i in range(0, len(mass), 4000)], 0
         if not chat:
             pieces = [" and", " so", " it", " went", " on."]
         pieces = pieces[:request.get("max_tokens", len(pieces))]

@@ -165,7 +165,7 @@ class Chat(WebTest):
         self.assertEqual(body["stop"], ["END", "FINIS"])
         self.assertEqual(body["messages"][0], {"role": "system", "content": "Be brief."})
         self.assertEqual(body["response_format"]["json_schema"]["schema"], {"type": "object"})
-        self.assertIn("Cut at the most tokens", self.one("message-assistant").text)
+        self.assertIn("Cut off at the limit", self.one("message-assistant").text)
 
     @fake_only
     def test_model_without_a_template(self):
@@ -179,6 +179,81 @@ class Chat(WebTest):
         self.assertEqual((path, body["prompt"]), ("/v1/completions", "Once upon a time"))
         self.send(" Then")
         self.assertEqual(self.server.requests[-1][1]["prompt"], "Once upon a time and so it went on. Then")
+
+    @fake_only
+    def test_plain_completion_from_the_beginning(self):
+        """A page that has met the server knows of the template, and asks nothing that cannot be answered."""
+        self.server.template = False
+        self.reload()
+        self.until("the empty page", lambda: "How does it begin?" in self.one("messages").text)
+        self.one("idea").click()
+        begin = self.one("composer").get_attribute("value")
+        self.assertTrue(begin)
+        self.send("")
+        self.assertFalse(self.all("error"))
+        self.assertEqual([(path, body["prompt"], body["max_tokens"]) for path, body in self.server.requests],
+                         [("/v1/completions", begin, 256)])
+        self.click("continue")
+        self.until("more of it", lambda: not self.running() and self.answer().count("it went on.") == 2)
+        self.assertEqual(self.server.requests[-1][1]["prompt"], begin + " and so it went on.")
+        self.assertEqual(len(self.all("message-assistant")), 1)
+        self.assertEqual(len(self.all("continue")), 1)
+        self.server.template = True
+        self.reload()
+        self.until("the answer", lambda: self.answer().count("it went on.") == 2)
+        self.click("new-chat")
+        self.send("A question?")
+        self.assertEqual(self.server.requests[-1][0], "/v1/chat/completions")
+
+    @fake_only
+    def test_conversation_outgrows_the_context(self):
+        self.send("fake:full")
+        self.assertIn("outgrown", self.one("error").text)
+        self.assertIn("4096", self.one("error").text)
+        self.click("retry")
+        self.assertFalse(self.all("message-user"))
+
+    @fake_only
+    def test_reader_may_look_back_while_it_is_written(self):
+        """The smallest move up lets go of the end, and coming back to it takes hold again."""
+        self.driver.set_window_size(1400, 500)
+        self.send("fake:fast", wait=False)
+        scroll = lambda script: self.js(f"const s = document.getElementById('scroll'); {script}")
+        end = "return s.scrollHeight - s.scrollTop - s.clientHeight"
+        self.until("more than a screen", lambda: scroll("return s.scrollTop > 300"))
+        self.assertLess(scroll(end), 60)
+        top = scroll("s.scrollTop -= 5; return s.scrollTop")
+        self.until("more of it", lambda: scroll(end) > 150)
+        self.assertEqual(scroll("return s.scrollTop"), top)
+        pill = self.driver.find_element(By.ID, "latest")
+        self.assertTrue(pill.is_displayed())
+        pill.click()
+        self.until("the end", lambda: scroll("return s.scrollTop") > top + 150 and scroll(end) < 60)
+        self.until("more of it", lambda: scroll("return s.scrollTop") > top + 300)
+        self.assertLess(scroll(end), 60)
+        self.assertFalse(pill.is_displayed())
+        self.click("stop")
+        self.done()
+
+    @fake_only
+    def test_a_new_answer_is_looked_at(self):
+        self.driver.set_window_size(1400, 500)
+        self.send("Once.")
+        self.js("document.getElementById('scroll').scrollTop = 0")
+        self.until("the place", lambda: self.driver.find_element(By.ID, "latest").is_displayed())
+        # Not by click(), which scrolls.
+        self.js("document.querySelector('[data-testid=regenerate]').click()")
+        self.until("the other answer", lambda: not self.running() and "2 / 2" in self.one("message-assistant").text)
+        self.assertFalse(self.driver.find_element(By.ID, "latest").is_displayed())
+
+    @fake_only
+    def test_copying_says_so_and_then_no_more(self):
+        self.send("Hello.")
+        name = self.one("copy-code").get_attribute("aria-label")
+        self.click("copy-code")
+        self.until("it to say so", lambda: self.one("copy-code").get_attribute("aria-label") != name)
+        self.click("copy-code")
+        self.until("the name again", lambda: self.one("copy-code").get_attribute("aria-label") == name)
 
 
 class Keyed(WebTest):

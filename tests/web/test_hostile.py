@@ -7,7 +7,7 @@ import time
 from selenium.webdriver.common.by import By
 
 from browser import WebTest, fake_only
-from fake_server import COSTLY
+from fake_server import COSTLY, MASSES
 
 RECORD = {"id": "a1", "title": "<img src=x onerror=window.owned=20>", "named": True, "completion": False, "created": 5,
           "updated": 6, "picks": [["", "n1"], ["__proto__", "n1"], 5],
@@ -86,6 +86,78 @@ class Hostile(WebTest):
                 "const done = arguments[0], t = performance.now(); setTimeout(() => done(performance.now() - t));")
             self.assertLess(busy, 3000, name)
 
+    @fake_only
+    def test_megabytes(self):
+        for name, mass in MASSES.items():
+            self.click("new-chat")
+            self.send(f"fake:mass-{name}")
+            shown = self.answer()
+            for letter in set("xwh;") & set(mass):
+                self.assertEqual(shown.count(letter), mass.count(letter), name)
+            self.one("composer").send_keys("still here")
+            self.assertEqual(self.one("composer").get_attribute("value"), "still here")
+            self.one("composer").clear()
+        self.saved()
+        self.reload()
+        self.assertGreater(len(self.answer()), 100)
+
+    @fake_only
+    def test_answer_without_end(self):
+        self.send("fake:endless")
+        self.assertIn("longer than this page keeps", self.one("error").text)
+        self.assertGreater(len(self.answer()), 4000000)
+        self.saved()
+        self.reload()
+        self.assertGreater(len(self.answer()), 4000000)
+
+    @fake_only
+    def test_text_in_a_tab_that_is_not_seen(self):
+        """What has come meanwhile is rendered at once, whatever hides behind code that is long."""
+        text = "```\n" + "line\n" * 20000 + "```\n\n" + COSTLY["stars"] * 3
+        begin = time.monotonic()
+        self.send("Hello.")
+        self.js("""
+          const text = arguments[0], view = document.createElement('div');
+          window.fetch = async () => new Response(`data: ${JSON.stringify({choices: [{delta: {content: text}, finish_reason: 'stop'}]})}\n\n`,
+                                                  {headers: {'Content-Type': 'text/event-stream'}});""", text)
+        self.send("Again.")
+        self.assertEqual(self.answer().count("*"), text.count("*"))
+        self.assertLess(time.monotonic() - begin, 15)
+
+    @fake_only
+    def test_text_that_turns_direction(self):
+        self.send("fake:turned \u202egnp.exe")
+        self.assertIn("The end of it.", self.answer())
+        answer = self.one("message-assistant")
+        self.assertIn("turn the direction", answer.find_element(By.CSS_SELECTOR, ".code-bar").text)
+        for kind, direction in (("p", "ltr"), (".code", "ltr"), ("ul", "rtl")):
+            self.assertEqual(self.js("return getComputedStyle(arguments[0].querySelector(arguments[1])).direction", answer, kind), direction, kind)
+        # Nothing of it reaches the page around it.
+        for place in ("return document.title", "return document.getElementById('title').textContent"):
+            self.assertNotIn("\u202e", self.js(place))
+        self.assertNotIn("\u202e", self.one("conversation").text)
+
+    def test_long_conversation(self):
+        """Opens at once with its last messages; the others are there when they are asked for, or found."""
+        nodes = [{"id": f"n{i}", "parent": f"n{i - 1}" if i else "", "role": "assistant" if i % 2 else "user", "text": f"message {i} of many"}
+                 for i in range(20000)]
+        self.load({"format": "kvasir-conversations", "version": 1,
+                   "conversations": [{**RECORD, "nodes": nodes, "picks": [["n5", "n6"], ["n5", "n5"], [[], {}]] * 10000}]})
+        self.click("conversation")
+        self.assertIn("19999", self.answer())
+        self.assertEqual(len(self.all("message-user")), 100)
+        top = "return arguments[0].getBoundingClientRect().top"
+        first = self.driver.find_element(By.CSS_SELECTOR, ".message")
+        self.js("document.getElementById('scroll').scrollTop = 0")
+        before = self.js(top, first)
+        self.click("earlier")
+        self.assertEqual(len(self.all("message-user")), 600)
+        self.assertLess(abs(self.js(top, first) - before), 100, "what was read has stayed where it was")
+        self.one("search").send_keys("message 15000 of")
+        self.until("the hit", lambda: len(self.all("conversation")) == 1)
+        self.click("conversation")
+        self.until("the message", lambda: "message 15000 of many" in self.text(self.driver.find_element(By.CSS_SELECTOR, ".message")))
+
     def load(self, content):
         path = os.path.join(self.downloads, "import.json")
         with open(path, "w", encoding="utf-8") as file:
@@ -102,6 +174,11 @@ class Hostile(WebTest):
         self.assertIn("not exported by this page", self.load("[]"))
         self.assertIn("not exported by this page", self.load({"format": "other", "conversations": []}))
         self.assertIn("newer version", self.load({"format": "kvasir-conversations", "version": 2, "conversations": []}))
+        path = os.path.join(self.downloads, "large.json")
+        with open(path, "wb") as file:
+            file.truncate((64 << 20) + 1)
+        self.driver.find_element(By.ID, "import-file").send_keys(path)
+        self.until("the refusal", lambda: "larger than 64 MiB" in self.driver.find_element(By.ID, "banner-text").text)
         deep = "[" * 100000 + "]" * 100000
         self.assertIn("could not be imported", self.load('{"format":"kvasir-conversations","version":1,"conversations":"%s"}' % deep))
         bad = [None, 5, [], {}, {"nodes": 5}, broken(id=""), broken(id="../x"), broken(parent="n9"), broken(parent="n1"),

@@ -17,6 +17,9 @@
 
 namespace kvasir::apps {
 
+/// The shortest text of which A9 to A11 show anything.
+inline constexpr int64_t kLeastStreamTokens = 250;
+
 /// What all measurements share.
 struct TechniqueBench {
   ExecContext ctx;                // with threads, kernels and scratch memory, which is empty
@@ -27,6 +30,7 @@ struct TechniqueBench {
   int64_t new_tokens = 1000;      // written with and without a cache
   const ModelFlags* model = nullptr;
   const std::vector<TraceRequest>* trace = nullptr;  // null: none was given
+  const std::vector<TokenId>* stream = nullptr;      // a text of kLeastStreamTokens and more; null: none was given
 };
 
 struct Technique {
@@ -53,6 +57,7 @@ Result<Section> MeasureAttentionDecode(TechniqueBench& bench);
 Result<Section> MeasureAttentionPatterns(TechniqueBench& bench);
 Result<Section> MeasureCacheWaste(TechniqueBench& bench);
 Result<Section> MeasureCacheRatio(TechniqueBench& bench);
+Result<Section> MeasureStreaming(TechniqueBench& bench);
 Result<Section> MeasureManyTurns(TechniqueBench& bench);
 Result<Section> MeasureCacheTypes(TechniqueBench& bench);
 Result<Section> MeasureBatching(TechniqueBench& bench);
@@ -62,6 +67,8 @@ Result<Section> MeasureChunkedPrefill(TechniqueBench& bench);  // in batching.cc
 /// computed exactly: else a K-quant's depend a little on how they are cut, and texts could differ.
 Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context,
                                                     int64_t sequences = 1);
+Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, const CachePolicy& cache,
+                                                    int64_t context, int64_t sequences = 1);
 
 /// Seconds that `run` takes, or its error.
 template <class Fn>

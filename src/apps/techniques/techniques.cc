@@ -31,6 +31,8 @@ const std::vector<Technique>& AllTechniques() {
       {"cache-waste", "A4", "KV cache: slots allocated and used, blocks against reserving the maximum (A4)",
        MeasureCacheWaste},
       {"cache-ratio", "K1 K2", "Writing a text with a KV cache (K2) and without (K1)", MeasureCacheRatio},
+      {"streaming", "A9 A10 A11 K4",
+       "A text without end: a window (A9), the window run again (A10), and attention sinks (A11)", MeasureStreaming},
       {"many-turns", "K5", "A conversation's first tokens, with and without the KV cache of earlier turns (K5)",
        MeasureManyTurns},
       {"kv-types", "K7", "Types of the KV cache (K7): bytes and speed of decoding", MeasureCacheTypes},
@@ -75,9 +77,14 @@ Result<std::vector<Technique>> ChooseTechniques(std::string_view list) {
 
 Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, CacheMode cache, int64_t context,
                                                     int64_t sequences) {
+  return LoadTechniqueEngine(bench, CachePolicy{.mode = cache}, context, sequences);
+}
+
+Result<std::unique_ptr<Engine>> LoadTechniqueEngine(const TechniqueBench& bench, const CachePolicy& cache,
+                                                    int64_t context, int64_t sequences) {
   EngineOptions options = bench.model->Options();
   options.threads = bench.ctx.pool->size();
-  options.cache = {.mode = cache};
+  options.cache = cache;
   options.context = context;
   options.max_sequences = sequences;
   options.exact_prefill = true;
