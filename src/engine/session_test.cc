@@ -41,7 +41,7 @@ class SessionTest : public ::testing::Test {
   }
   static EngineOptions FixtureOptions(const std::string& model, const CachePolicy& cache) {
     EngineOptions options = Options(cache);
-    options.model = std::filesystem::path(KVASIR_FIXTURES) / "models" / model;
+    options.model = std::filesystem::path(kFixtures) / "models" / model;
     options.load_tokenizer = false;
     return options;
   }

@@ -1,6 +1,6 @@
 // Layers run one at a time see the same inputs as in the model's own forward pass.
-#include "base/test_paths.h"
 #include "model/layer_runner.h"
+#include "base/test_paths.h"
 
 #include <gtest/gtest.h>
 

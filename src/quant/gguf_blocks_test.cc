@@ -1,6 +1,6 @@
 // Every GGUF type against values that the gguf package computed (tools/fixtures/make_quant_fixtures.py).
-#include "base/test_paths.h"
 #include "quant/gguf_blocks.h"
+#include "base/test_paths.h"
 
 #include <gtest/gtest.h>
 
