@@ -1,12 +1,13 @@
 // Layers run one at a time see the same inputs as in the model's own forward pass.
 #include "model/layer_runner.h"
-#include "base/test_paths.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <map>
+
+#include "base/test_paths.h"
 
 namespace kvasir {
 namespace {

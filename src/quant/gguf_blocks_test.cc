@@ -1,6 +1,5 @@
 // Every GGUF type against values that the gguf package computed (tools/fixtures/make_quant_fixtures.py).
 #include "quant/gguf_blocks.h"
-#include "base/test_paths.h"
 
 #include <gtest/gtest.h>
 
@@ -11,6 +10,8 @@
 #include <iterator>
 #include <string>
 #include <vector>
+
+#include "base/test_paths.h"
 
 namespace kvasir {
 namespace {

@@ -94,7 +94,7 @@ Result<Section> MeasureStreaming(TechniqueBench& bench) {
           "is scored, sink (A11) the first {} and the last {}. Perplexities are of a fifth of the stream each; "
           "the time of a scored token is the median over {} parts.",
           length, kept, kRecomputeEvery, kSinks, kept - kSinks, cases[0].scored.parts.size()),
-      "Published (StreamingLLM, Xiao 2023, arXiv:2309.17453): the first book of PG-19 by Llama-2-13B with 1,024 tokens "
+      "Published (StreamingLLM, Xiao 2023, arXiv:2309.17453): the first book of PG-19 by a model of 13 B parameters with 1,024 tokens "
       "kept: perplexity 5158 with a window, 5.43 recomputed, 5.40 with 4 sinks, up to 22.2 times as fast as "
       "recomputing. How far a window falls depends on how much a model leans on its first tokens."};
   section.columns = {{.key = "cache", .title = "--cache"},
