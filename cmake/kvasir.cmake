@@ -74,9 +74,23 @@ function(kvasir_layer name)
   endif()
 endfunction()
 
+# kvasir_test_paths(): the library that defines what base/test_paths.h declares.
+function(kvasir_test_paths)
+  if(NOT TARGET kvasir_test_paths)
+    set(file ${CMAKE_BINARY_DIR}/test_paths.cc)
+    file(CONFIGURE OUTPUT ${file} CONTENT [[#include "base/test_paths.h"
+
+const char* const kvasir::kFixtures = "@PROJECT_SOURCE_DIR@/tests/fixtures";
+const char* const kvasir::kSourceTree = "@PROJECT_SOURCE_DIR@";
+]] @ONLY)
+    add_library(kvasir_test_paths STATIC ${file})
+    target_link_libraries(kvasir_test_paths PRIVATE kvasir_options)
+  endif()
+endfunction()
+
 # kvasir_test(NAME SOURCES files… DEPS targets… [SHARDS N]): a GoogleTest program, one ctest entry or, for one that
 # takes long, N that may run side by side.
-# Tests read committed fixtures from KVASIR_FIXTURES (tests/fixtures of the source tree).
+# Tests find committed fixtures by base/test_paths.h.
 function(kvasir_test name)
   cmake_parse_arguments(ARG "" "SHARDS" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -86,9 +100,8 @@ function(kvasir_test name)
   if(TARGET Boost::json)
     target_link_libraries(${name} PRIVATE Boost::json)  # as precompiled_test has it
   endif()
-  target_link_libraries(${name} PRIVATE ${ARG_DEPS} kvasir_options GTest::gmock GTest::gtest_main)
-  target_compile_definitions(${name} PRIVATE KVASIR_FIXTURES="${PROJECT_SOURCE_DIR}/tests/fixtures"
-                                             KVASIR_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  kvasir_test_paths()
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} kvasir_test_paths kvasir_options GTest::gmock GTest::gtest_main)
   set(timeout 900)
   if(CMAKE_CROSSCOMPILING)
     set(timeout 7200)  # an emulated processor takes its time

@@ -15,6 +15,7 @@
 #include <iterator>
 #include <set>
 
+#include "base/test_paths.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "model/model.h"
@@ -33,8 +34,8 @@ class QuantizeGptqTest : public ::testing::Test {
   }
   ~QuantizeGptqTest() override { fs::remove_all(top_); }
 
-  static fs::path Fixture(const std::string& name) { return fs::path(KVASIR_FIXTURES) / "models" / name; }
-  static fs::path Demo() { return fs::path(KVASIR_SOURCE_DIR) / "models" / "demo"; }
+  static fs::path Fixture(const std::string& name) { return fs::path(kFixtures) / "models" / name; }
+  static fs::path Demo() { return fs::path(kSourceTree) / "models" / "demo"; }
   static std::string Content(const fs::path& file) {
     std::ifstream in(file, std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
@@ -334,7 +335,7 @@ TEST_F(QuantizeGptqTest, RefusesWhatIsNoPlainCheckpoint) {
 
 /// A copy of the demonstration model with one norm changed.
 void CopyWithNorm(const fs::path& to, const std::string& norm, float value) {
-  const fs::path from = fs::path(KVASIR_SOURCE_DIR) / "models" / "demo";
+  const fs::path from = fs::path(kSourceTree) / "models" / "demo";
   const auto source = OpenSafetensorsFolder(from);
   ASSERT_TRUE(source.ok());
   std::vector<uint16_t> values;

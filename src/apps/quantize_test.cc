@@ -13,6 +13,7 @@
 #include "apps/imatrix.h"
 #include "apps/quantize_source.h"
 #include "apps/quantize_types.h"
+#include "base/test_paths.h"
 #include "engine/engine.h"
 #include "io/safetensors.h"
 #include "io/test_files.h"
@@ -27,8 +28,8 @@ using testing::Fails;
 using testing::ReadAll;
 using testing::TempFolder;
 
-fs::path ModelFixture(std::string_view name) { return fs::path(KVASIR_FIXTURES) / "models" / name; }
-fs::path Demo() { return fs::path(KVASIR_SOURCE_DIR) / "models" / "demo"; }
+fs::path ModelFixture(std::string_view name) { return fs::path(kFixtures) / "models" / name; }
+fs::path Demo() { return fs::path(kSourceTree) / "models" / "demo"; }
 
 QuantizeOptions Options(const fs::path& source, const fs::path& output, std::string type) {
   QuantizeOptions options;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/test_paths.h"
 #include "decode/beam_search.h"
 #include "decode/sampling.h"
 
@@ -141,7 +142,7 @@ Case ParseCase(const std::string& line) {
 }
 
 std::vector<std::string> Lines(const std::string& name) {
-  std::ifstream file(std::string(KVASIR_FIXTURES) + "/decode/" + name);
+  std::ifstream file(std::string(kFixtures) + "/decode/" + name);
   std::vector<std::string> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(line);
   return lines;

@@ -9,6 +9,7 @@
 #include <map>
 #include <random>
 
+#include "base/test_paths.h"
 #include "decode/json_testing.h"
 #include "decode/json_validator.h"
 
@@ -26,7 +27,7 @@ std::string TextOf(const json::value& value) { return {value.get_string().data()
 
 const json::array& Cases() {
   static const json::value kCases = [] {
-    auto cases = ParseJsonFile(std::string(KVASIR_FIXTURES) + "/schema/cases.json");
+    auto cases = ParseJsonFile(std::string(kFixtures) + "/schema/cases.json");
     EXPECT_TRUE(cases.ok()) << cases.status().message();
     return *std::move(cases);
   }();

@@ -7,6 +7,7 @@
 #include <functional>
 #include <vector>
 
+#include "base/test_paths.h"
 #include "engine/batch_loop.h"
 #include "engine/testing.h"
 
@@ -14,7 +15,7 @@ namespace kvasir::testing {
 
 inline EngineOptions Options(CacheMode mode, int64_t pool_tokens = 0) {
   EngineOptions options;
-  options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+  options.model = std::filesystem::path(kSourceTree) / "models/demo";
   options.cache.mode = mode;
   options.pool_tokens = pool_tokens;
   options.threads = 2;

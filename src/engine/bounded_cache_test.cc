@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "base/test_paths.h"
 #include "decode/softmax.h"
 #include "engine/engine.h"
 #include "engine/step_runner.h"
@@ -33,7 +34,7 @@ std::vector<TokenId> LongPrompt(size_t count) {
 
 EngineOptions Options(const CachePolicy& cache, const std::string& model = "llama") {
   EngineOptions options;
-  options.model = std::string(KVASIR_FIXTURES) + "/models/" + model;
+  options.model = std::string(kFixtures) + "/models/" + model;
   options.load_tokenizer = false;
   options.cache = cache;
   options.threads = 2;
@@ -113,7 +114,7 @@ TEST(BoundedCaches, TextsGoOnBeyondTheTrainedLength) {
 
 TEST(BoundedCaches, PassesOfAPromptDependOnItsPositionsAlone) {
   ThreadPool pool(2);
-  const auto model = Model::Load(std::string(KVASIR_FIXTURES) + "/models/llama", {}, pool);
+  const auto model = Model::Load(std::string(kFixtures) + "/models/llama", {}, pool);
   ASSERT_TRUE(model.ok());
   ExecContext ctx{.pool = &pool};
   ctx.kernels = *SelectKernelSet();

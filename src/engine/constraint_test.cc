@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/test_paths.h"
 #include "decode/json_constraint.h"
 #include "decode/json_schema.h"
 #include "engine/batch_loop.h"
@@ -28,7 +29,7 @@ constexpr std::string_view kPerson =
 
 EngineOptions Options(CacheMode mode = CacheMode::kDynamic, int64_t pool_tokens = 0) {
   EngineOptions options;
-  options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+  options.model = std::filesystem::path(kSourceTree) / "models/demo";
   options.cache.mode = mode;
   options.pool_tokens = pool_tokens;
   options.threads = 2;
@@ -226,7 +227,7 @@ TEST(ConstraintTest, MasksOfRealVocabulariesTakeLittle) {
       {"pattern", R"({"type":"object","properties":{"name":{"type":"string","pattern":"^[^0-9]*$"},)"
                   R"("age":{"type":"number","minimum":0},"tags":{"type":"array","maxItems":9}},"required":["name"]})"}};
   const std::string text = R"({"name": "Ada \"x\" é", "age": 36, "tags": ["red", "green"]})";
-  std::ifstream list(std::filesystem::path(KVASIR_FIXTURES) / "tokenizers/real/list.tsv");
+  std::ifstream list(std::filesystem::path(kFixtures) / "tokenizers/real/list.tsv");
   for (std::string line; std::getline(list, line);) {
     const size_t tab = line.find('\t');
     const std::filesystem::path path = std::filesystem::path(data) / line.substr(tab + 1);

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/limits.h"
+#include "base/test_paths.h"
 #include "engine/testing.h"
 
 namespace kvasir {
@@ -21,7 +22,7 @@ const std::vector<TokenId> kPrompt = {5, 17, 99, 3, 42, 77, 8, 120, 64, 31, 2, 9
 
 EngineOptions Options(CacheMode cache = CacheMode::kDynamic, int threads = 2) {
   EngineOptions options;
-  options.model = std::string(KVASIR_FIXTURES) + "/models/llama";
+  options.model = std::string(kFixtures) + "/models/llama";
   options.load_tokenizer = false;
   options.cache.mode = cache;
   options.threads = threads;
@@ -62,7 +63,7 @@ GenerationRequest LongRequest() {
 }
 EngineOptions DemoOptions(const AttentionMode& attention) {
   EngineOptions options = Options();
-  options.model = std::string(KVASIR_SOURCE_DIR) + "/models/demo";
+  options.model = std::string(kSourceTree) + "/models/demo";
   options.attention = attention;
   return options;
 }
@@ -309,7 +310,7 @@ TEST(Engine, AnInterruptionBetweenChunksEndsAtOnceAndLosesNothing) {
 
 TEST(Engine, AKeptSequenceWhoseRotationsWouldDifferIsNotReused) {
   EngineOptions options = Options();
-  options.model = std::string(KVASIR_FIXTURES) + "/models/llama-dynamic-rope";
+  options.model = std::string(kFixtures) + "/models/llama-dynamic-rope";
   options.context = 4096;  // beyond the trained length, where frequencies depend on the planned one
   const auto engine = LoadOrDie(options);
   GenerationRequest first = Request(500);
@@ -397,7 +398,7 @@ TEST(Engine, APlanIsAboveWhatARunTakesAndNotFar) {
     for (int64_t chunk : {64, 512}) {
       for (bool plain : {false, true}) {
         EngineOptions options = Options();
-        options.model = std::string(KVASIR_FIXTURES) + "/models/" + name;
+        options.model = std::string(kFixtures) + "/models/" + name;
         options.max_sequences = 1;
         options.prefill_chunk = chunk;
         options.attention.plain = plain;
@@ -416,7 +417,7 @@ TEST(Engine, APlanIsAboveWhatPatternsTakeAndNotFar) {
     for (const AttentionMode& attention : kPatterns) {
       for (int64_t chunk : {64, 512}) {
         EngineOptions options = Options();
-        options.model = std::string(KVASIR_FIXTURES) + "/models/" + name;
+        options.model = std::string(kFixtures) + "/models/" + name;
         options.max_sequences = 1;
         options.prefill_chunk = chunk;
         options.attention = attention;

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <future>
 
+#include "base/test_paths.h"
 #include "engine/testing.h"
 
 namespace kvasir {
@@ -19,7 +20,7 @@ using testing::Request;
 
 EngineOptions Options() {
   EngineOptions options;
-  options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+  options.model = std::filesystem::path(kSourceTree) / "models/demo";
   options.cache.mode = CacheMode::kPaged;
   options.threads = 2;
   options.context = 200;

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/limits.h"
+#include "base/test_paths.h"
 #include "engine/generation.h"
 #include "engine/testing.h"
 
@@ -20,7 +21,7 @@ using testing::Request;
 
 EngineOptions Options(const CachePolicy& cache, const std::string& model = "demo") {
   EngineOptions options;
-  const std::filesystem::path root = KVASIR_SOURCE_DIR;
+  const std::filesystem::path root = kSourceTree;
   options.model = model == "demo" ? root / "models/demo" : root / "tests/fixtures/models" / model;
   options.load_tokenizer = false;
   options.cache = cache;

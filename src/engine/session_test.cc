@@ -12,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "base/test_paths.h"
 #include "engine/testing.h"
 
 namespace kvasir {
@@ -32,7 +33,7 @@ class SessionTest : public ::testing::Test {
 
   static EngineOptions Options(const CachePolicy& cache = {}) {
     EngineOptions options;
-    options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+    options.model = std::filesystem::path(kSourceTree) / "models/demo";
     options.threads = 2;
     options.max_sequences = 1;
     options.cache = cache;
@@ -40,7 +41,7 @@ class SessionTest : public ::testing::Test {
   }
   static EngineOptions FixtureOptions(const std::string& model, const CachePolicy& cache) {
     EngineOptions options = Options(cache);
-    options.model = std::filesystem::path(KVASIR_FIXTURES) / "models" / model;
+    options.model = std::filesystem::path(kFixtures) / "models" / model;
     options.load_tokenizer = false;
     return options;
   }

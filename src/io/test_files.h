@@ -16,6 +16,7 @@
 
 #include "base/limits.h"
 #include "base/status.h"
+#include "base/test_paths.h"
 
 namespace kvasir::testing {
 
@@ -56,9 +57,7 @@ inline std::string ReadAll(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-inline std::filesystem::path Fixture(std::string_view name) {
-  return std::filesystem::path(KVASIR_FIXTURES) / "io" / name;
-}
+inline std::filesystem::path Fixture(std::string_view name) { return std::filesystem::path(kFixtures) / "io" / name; }
 
 inline std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 

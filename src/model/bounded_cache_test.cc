@@ -9,6 +9,7 @@
 #include <numeric>
 #include <string>
 
+#include "base/test_paths.h"
 #include "kernels/exec.h"
 #include "model/forward.h"
 #include "model/model.h"
@@ -30,7 +31,7 @@ struct Loaded {
 std::unique_ptr<Loaded> Load(const std::string& name, const std::function<void(DecoderSpec&)>& change = {}) {
   auto loaded = std::make_unique<Loaded>();
   ThreadPool pool(1);
-  auto files = OpenModelFiles(std::filesystem::path(KVASIR_FIXTURES) / "models" / name);
+  auto files = OpenModelFiles(std::filesystem::path(kFixtures) / "models" / name);
   EXPECT_TRUE(files.ok()) << files.status().message();
   const auto rules = RulesFor(*files);
   EXPECT_TRUE(rules.ok()) << rules.status().message();

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <map>
 
+#include "base/test_paths.h"
+
 namespace kvasir {
 namespace {
 
@@ -37,7 +39,7 @@ class LayerRunnerTest : public ::testing::Test {
     ASSERT_TRUE(kernels.ok());
     ctx_ = {.pool = &pool_, .scratch = &arena_, .kernels = *kernels};
   }
-  static fs::path Fixture(const std::string& name) { return fs::path(KVASIR_FIXTURES) / "models" / name; }
+  static fs::path Fixture(const std::string& name) { return fs::path(kFixtures) / "models" / name; }
   static std::vector<int32_t> Tokens(const DecoderSpec& spec) {
     std::vector<int32_t> tokens(kTokens);
     for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * 37 + 5) % spec.vocab_size);
@@ -51,7 +53,7 @@ class LayerRunnerTest : public ::testing::Test {
 
 TEST_F(LayerRunnerTest, SeesWhatTheModelSees) {
   int64_t models = 0;
-  for (const auto& entry : fs::directory_iterator(fs::path(KVASIR_FIXTURES) / "models")) {
+  for (const auto& entry : fs::directory_iterator(fs::path(kFixtures) / "models")) {
     if (!fs::exists(entry.path() / "config.json")) continue;
     SCOPED_TRACE(entry.path().filename().string());
     const auto model = Model::Load(entry.path(), {.dtype = DType::kF32}, pool_);

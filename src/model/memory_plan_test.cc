@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/limits.h"
+#include "base/test_paths.h"
 #include "kernels/exec.h"
 #include "model/model.h"
 
@@ -17,9 +18,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-std::filesystem::path Fixture(std::string_view name) {
-  return std::filesystem::path(KVASIR_FIXTURES) / "models" / name;
-}
+std::filesystem::path Fixture(std::string_view name) { return std::filesystem::path(kFixtures) / "models" / name; }
 
 struct Planned {
   DecoderSpec spec;
@@ -47,8 +46,7 @@ TEST(ParameterRule, GivesThePublishedFigures) {
                {"llama-2-70b", 68'976'648'192, 140}, {"falcon-40b", 41'303'293'952, 80},
                {"mpt-30b", 29'957'200'896, 60},      {"starcoder-15b", 15'517'456'384, 31}};
   for (const auto& c : cases) {
-    const auto spec =
-        ReadConfig(std::filesystem::path(KVASIR_FIXTURES) / "configs" / (std::string(c.config) + ".json"));
+    const auto spec = ReadConfig(std::filesystem::path(kFixtures) / "configs" / (std::string(c.config) + ".json"));
     ASSERT_TRUE(spec.ok()) << spec.status().message();
     const int64_t parameters = ParameterCount(*spec);
     EXPECT_EQ(parameters, c.parameters) << c.config;

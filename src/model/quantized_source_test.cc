@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 
+#include "base/test_paths.h"
 #include "io/safetensors.h"
 #include "io/test_files.h"
 #include "model/model.h"
@@ -24,7 +25,7 @@ using testing::Fails;
 using testing::ReadAll;
 using testing::TempFolder;
 
-fs::path FixtureFolder(std::string_view name) { return fs::path(KVASIR_FIXTURES) / "quantized" / name; }
+fs::path FixtureFolder(std::string_view name) { return fs::path(kFixtures) / "quantized" / name; }
 
 template <typename T>
 std::vector<T> Values(const RawTensor& tensor) {
@@ -164,7 +165,7 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, QuantizedLayouts, ::testing::ValuesIn(kLayout
 TEST(Quantized, EveryFixtureIsATest) {
   std::set<std::string> tested;
   for (const Layout& layout : kLayouts) tested.insert(layout.name);
-  for (const auto& entry : fs::directory_iterator(fs::path(KVASIR_FIXTURES) / "quantized")) {
+  for (const auto& entry : fs::directory_iterator(fs::path(kFixtures) / "quantized")) {
     EXPECT_TRUE(tested.contains(entry.path().filename().string())) << entry.path();
   }
 }

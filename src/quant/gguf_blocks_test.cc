@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "base/test_paths.h"
+
 namespace kvasir {
 namespace {
 
@@ -26,7 +28,7 @@ bool Same(float a, float b) {
 class GgufBlocks : public ::testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
-    const std::string path = std::string(KVASIR_FIXTURES) + "/quant/" + std::string(DTypeName(type())) + ".bin";
+    const std::string path = std::string(kFixtures) + "/quant/" + std::string(DTypeName(type())) + ".bin";
     std::ifstream stream(path, std::ios::binary);
     bytes_.assign(std::istreambuf_iterator<char>(stream), {});
     const size_t each = static_cast<size_t>(block_bytes() + 4 * size());

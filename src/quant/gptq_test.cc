@@ -11,6 +11,7 @@
 #include <random>
 #include <string>
 
+#include "base/test_paths.h"
 #include "quant/gptq_layout.h"
 
 namespace kvasir {
@@ -101,7 +102,7 @@ class GptqOracle : public ::testing::TestWithParam<const char*> {
     return values;
   }
   void SetUp() override {
-    const std::string path = std::string(KVASIR_FIXTURES) + "/gptq/" + GetParam() + ".bin";
+    const std::string path = std::string(kFixtures) + "/gptq/" + GetParam() + ".bin";
     std::ifstream stream(path, std::ios::binary);
     bytes_.assign(std::istreambuf_iterator<char>(stream), {});
     ASSERT_GT(bytes_.size(), 32u) << path;

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "base/test_paths.h"
 #include "io/json.h"
 
 namespace kvasir::server {
@@ -13,7 +14,7 @@ namespace json = boost::json;
 
 const Tokenizer& DemoTokenizer() {
   static const std::unique_ptr<Tokenizer> tokenizer = [] {
-    auto loaded = LoadTokenizer(std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo");
+    auto loaded = LoadTokenizer(std::filesystem::path(kSourceTree) / "models/demo");
     EXPECT_TRUE(loaded.ok());
     return *std::move(loaded);
   }();

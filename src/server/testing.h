@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "base/test_paths.h"
 #include "engine/chat_format.h"
 #include "engine/engine.h"
 #include "io/json.h"
@@ -33,7 +34,7 @@ class ServedDemo {
  public:
   ServedDemo() {
     EngineOptions options;
-    options.model = std::filesystem::path(KVASIR_SOURCE_DIR) / "models/demo";
+    options.model = std::filesystem::path(kSourceTree) / "models/demo";
     options.threads = 1;
     auto engine = Engine::Load(options);
     KVASIR_CHECK(engine.ok());

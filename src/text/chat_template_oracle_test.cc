@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "base/test_paths.h"
 #include "io/json.h"
 #include "text/chat_template.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kFolder = fs::path(KVASIR_FIXTURES) / "chat_template";
+const fs::path kFolder = fs::path(kFixtures) / "chat_template";
 constexpr int64_t kNow = 1721997296;  // what strftime_now sees: 2024-07-26 12:34:56 UTC
 
 json::value LoadFixture(const std::string& name) {

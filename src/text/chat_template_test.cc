@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/test_paths.h"
 #include "io/json.h"
 
 namespace kvasir {
@@ -120,7 +121,7 @@ TEST(ChatTemplateTaint, IsExactForTheTemplatesOfEveryFamily) {
   options.eos_token = "</s>";
   options.now = 0;
   int templates = 0;
-  const std::filesystem::path folder = std::filesystem::path(KVASIR_FIXTURES) / "chat_template" / "templates";
+  const std::filesystem::path folder = std::filesystem::path(kFixtures) / "chat_template" / "templates";
   for (const auto& file : std::filesystem::directory_iterator(folder)) {
     SCOPED_TRACE(file.path().string());
     const auto source = ReadFile(file.path(), 1 << 20);

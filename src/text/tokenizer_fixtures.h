@@ -12,12 +12,13 @@
 #include <string>
 #include <vector>
 
+#include "base/test_paths.h"
 #include "io/gguf.h"
 #include "text/tokenizer.h"
 
 namespace kvasir {
 
-inline std::filesystem::path TokenizerFixtures() { return std::filesystem::path(KVASIR_FIXTURES) / "tokenizers"; }
+inline std::filesystem::path TokenizerFixtures() { return std::filesystem::path(kFixtures) / "tokenizers"; }
 
 /// The folder of data that is not committed, or empty.
 inline std::filesystem::path TestData() {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/test_paths.h"
 #include "io/safetensors.h"
 #include "model/forward.h"
 #include "model/weight_rules.h"
@@ -49,7 +50,7 @@ float Expected::LargestLogit() const {
 std::vector<Fixture> AllFixtures() {
   std::vector<Fixture> fixtures;
   const char* other = std::getenv("KVASIR_PARITY_MODELS");
-  for (const auto& folder : fs::directory_iterator(other ? fs::path(other) : fs::path(KVASIR_FIXTURES) / "models")) {
+  for (const auto& folder : fs::directory_iterator(other ? fs::path(other) : fs::path(kFixtures) / "models")) {
     if (!folder.is_directory()) continue;
     const fs::path path = folder.path();
     if (fs::exists(path / "config.json")) {
@@ -67,7 +68,7 @@ std::vector<Fixture> AllFixtures() {
 
 std::vector<Fixture> QuantisedFixtures() {
   std::vector<Fixture> fixtures;
-  for (const auto& folder : fs::directory_iterator(fs::path(KVASIR_FIXTURES) / "quantized")) {
+  for (const auto& folder : fs::directory_iterator(fs::path(kFixtures) / "quantized")) {
     const fs::path path = folder.path();
     fixtures.push_back({.name = TestName(path.filename().string()), .model = path, .folder = path});
   }

@@ -7,6 +7,7 @@
 #include <deque>
 #include <set>
 
+#include "base/test_paths.h"
 #include "fixture.h"
 #include "quant/gguf_blocks.h"
 
@@ -63,7 +64,7 @@ class CopiedSource final : public TensorSource {
 class Quantised : public ::testing::Test {
  protected:
   void SetUp() override {
-    const std::filesystem::path folder = std::filesystem::path(KVASIR_FIXTURES) / "models" / "llama-quants";
+    const std::filesystem::path folder = std::filesystem::path(kFixtures) / "models" / "llama-quants";
     auto expected = LoadExpected(folder);
     ASSERT_TRUE(expected.ok()) << expected.status().message();
     expected_ = *std::move(expected);

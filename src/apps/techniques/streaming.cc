@@ -119,8 +119,7 @@ Result<Section> MeasureStreaming(TechniqueBench& bench) {
           "time is that of a scored token once the caches are full, the median of {} runs in alternation.",
           length, kept, kRecomputeEvery, kSinks, kept - kSinks, bench.repetitions),
       "Published (StreamingLLM, Xiao 2023, arXiv:2309.17453): the first book of PG-19 by a model of 13 B with 1,024 "
-      "tokens "
-      "kept: perplexity 5158 with a window, 5.43 recomputed, 5.40 with 4 sinks, up to 22.2 times as fast as "
+      "tokens kept: perplexity 5158 with a window, 5.43 recomputed, 5.40 with 4 sinks, up to 22.2 times as fast as "
       "recomputing. How far a window falls depends on how much a model leans on its first tokens."};
   section.columns = {{.key = "cache", .title = "--cache"},
                      {.key = "scored_tokens", .title = "tokens scored"},
