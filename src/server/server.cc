@@ -191,6 +191,8 @@ Status Server::Serve(Engine& engine, const std::function<void()>& ready) {
   });
   impl_->Join();
   impl_->engine->Stop();
+  // What is worked on beside the server's thread uses the engine, which is the caller's again.
+  impl_->service->EndWork();
   return OkStatus();
 }
 

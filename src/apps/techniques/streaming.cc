@@ -69,6 +69,7 @@ Status TimeRounds(const TechniqueBench& bench, int64_t kept, std::span<StreamCas
 Cell TimeRatio(const StreamCase& test, const StreamCase& baseline) {
   if (!baseline.engine) return {};
   std::vector<double> ratios;
+  ratios.reserve(test.ms_per_token.size());
   for (size_t i = 0; i < test.ms_per_token.size(); ++i) {
     ratios.push_back(test.ms_per_token[i] / baseline.ms_per_token[i]);
   }
