@@ -8,8 +8,8 @@ import struct
 import threading
 import unittest
 
-from harness import PATIENCE, TEXT, Server, ServerTest, Victim, wait_until
-from http_wire import Closed, Wire
+from harness import PATIENCE, TEXT, Server, ServerTest, Victim, same_stream, wait_until
+from http_wire import Closed, Wire, read_events
 
 QUICK = {"prompt": "Hello", "max_tokens": 2, "temperature": 0}
 LONG = {"prompt": "Once upon a time", "max_tokens": 240, "temperature": 0, "ignore_eos": True}
@@ -246,10 +246,19 @@ class Limits(unittest.TestCase):
         # Fewer descriptors than connections are wanted: those that come later wait or are refused, nothing breaks.
         def few():
             resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        with Server(preexec=few) as server, Victim(self, server):
-            wires = [server.connect() for _ in range(100)]
-            for wire in wires:
-                wire.socket.close()
+        with Server(preexec=few) as server:
+            quiet = same_stream(server.events(TEXT, Victim.REQUEST))
+            with server.connect() as reader:
+                # On a connection from before: a new one might be among those that are refused.
+                reader.request("POST", TEXT, dict(Victim.REQUEST, stream=True))
+                head = reader.head()
+                self.assertEqual(head.status, 200)
+                wires = [server.connect() for _ in range(100)]
+                for wire in wires:
+                    wire.socket.close()
+                self.assertEqual(same_stream(read_events(reader.body(head))), quiet)
+            # Those that nobody has accepted yet are first in the queue.
+            wait_until(server.healthy, "it answers again")
 
 
 if __name__ == "__main__":
