@@ -100,7 +100,10 @@ std::optional<int64_t> StepCosts::PromptTokens(int64_t answers, double slower, b
   double tokens = ((slower - 1) * typical_ms - pass_ms) / token_ms;
   if (beside && token_ms_.size() >= kRareFrom && alone->size() >= kRareFrom) {
     const double bearable = slower * alone->Quantile(kRare, kRemembered) - typical_ms - pass_ms;
-    tokens = std::min(tokens, std::max(bearable / token_ms_.Quantile(kRare, kRemembered), kLeastForRare * tokens));
+    // Costs learnt from short pieces pay for widening the weights with few tokens, and would stay short; where even
+    // rare steps could bear more, the budget goes half the way.
+    const double rare = bearable / token_ms_.Quantile(kRare, kRemembered);
+    tokens = std::max((tokens + rare) / 2, kLeastForRare * tokens);
   }
   const double most = beside ? std::max(kGrowth * pieces_.Quantile(1, kLatest), kFirstTokens) : kFirstTokens;
   return static_cast<int64_t>(std::clamp(tokens, 0.0, most));
