@@ -12,15 +12,15 @@ namespace kvasir {
 namespace {
 
 using testing::Answers;
+using testing::DemoOptions;
 using testing::LoadOrDie;
-using testing::Options;
 using testing::Prompt;
 using testing::Request;
 using testing::RunAll;
 
 /// A text that is to become a vector and answers, in a pool that cannot hold both.
 TEST(BatchLoopRandomTest, VectorsAndAnswersGetTheirRoomOneAfterTheOther) {
-  const auto engine = LoadOrDie(Options(CacheMode::kPaged, 224));
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged, 224));
   auto loop = engine->Batch({.max_running = 2, .step_tokens = 64, .max_waiting = 3});
   ASSERT_TRUE(loop.ok()) << loop.status().message();
   const auto embed = [&](std::optional<std::vector<float>>& vector) {
@@ -64,7 +64,7 @@ TEST(BatchLoopRandomTest, VectorsAndAnswersGetTheirRoomOneAfterTheOther) {
 /// Requests of all kinds that come and hang up at random, in pools and with options of all kinds: who is not cancelled
 /// gets the answer of a request by itself, everyone ends once, and no block is left in use.
 TEST(BatchLoopRandomTest, EveryoneEndsWithHisOwnAnswerUnderRandomCalls) {
-  const auto alone = LoadOrDie(Options(CacheMode::kDynamic));
+  const auto alone = LoadOrDie(DemoOptions(CacheMode::kDynamic));
   std::vector<GenerationRequest> requests;
   std::vector<std::vector<GeneratedSample>> expected;
   for (int32_t i = 0; i < 12; ++i) {
@@ -80,7 +80,7 @@ TEST(BatchLoopRandomTest, EveryoneEndsWithHisOwnAnswerUnderRandomCalls) {
   const auto pick = [&rng](int low, int high) {
     return low + static_cast<int>(rng() % static_cast<uint32_t>(high - low + 1));
   };
-  const auto engine = LoadOrDie(Options(CacheMode::kPaged, 224));
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged, 224));
   int64_t preempted = 0;
   for (int round = 0; round < 12; ++round) {
     auto loop = engine->Batch({.batching = round % 4 == 3 ? Batching::kStatic : Batching::kContinuous,

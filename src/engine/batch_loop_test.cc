@@ -12,10 +12,10 @@ namespace kvasir {
 namespace {
 
 using testing::Answers;
+using testing::DemoOptions;
 using ::testing::HasSubstr;
 using testing::Ids;
 using testing::LoadOrDie;
-using testing::Options;
 using testing::Prompt;
 using testing::Request;
 using testing::RunAll;
@@ -32,7 +32,7 @@ std::vector<GenerationRequest> SomeRequests() {
 
 TEST(BatchLoopTest, AnswersAreThoseOfRequestsByThemselves) {
   const std::vector<GenerationRequest> requests = SomeRequests();
-  const auto alone = LoadOrDie(Options(CacheMode::kDynamic));
+  const auto alone = LoadOrDie(DemoOptions(CacheMode::kDynamic));
   std::vector<std::vector<GeneratedSample>> expected;
   for (const GenerationRequest& request : requests) {
     auto output = alone->Generate(request);
@@ -103,7 +103,7 @@ TEST(BatchLoopTest, AnswersAreThoseOfRequestsByThemselves) {
 }
 
 TEST(BatchLoopTest, WhoHangsUpFreesBlocksAndHarmsNobody) {
-  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   const auto request = Request(Prompt(40, 3), 30);
   const auto expected = Ids(*engine, request);
   auto loop = engine->Batch({.max_running = 4, .step_tokens = 16});
@@ -141,7 +141,7 @@ TEST(BatchLoopTest, WhoHangsUpFreesBlocksAndHarmsNobody) {
 }
 
 TEST(BatchLoopTest, WhoHangsUpOnTheFirstTokensHearsNoMore) {
-  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   auto loop = engine->Batch({.max_running = 4});
   ASSERT_TRUE(loop.ok()) << loop.status().message();
   auto several = Request(Prompt(20, 5), 6);
@@ -171,7 +171,7 @@ TEST(BatchLoopTest, WhoHangsUpOnTheFirstTokensHearsNoMore) {
 }
 
 TEST(BatchLoopTest, NoMoreTextsWaitToBecomeVectorsThanMay) {
-  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   auto loop = engine->Batch({.max_running = 2, .max_waiting = 2});
   ASSERT_TRUE(loop.ok()) << loop.status().message();
   EXPECT_TRUE((*loop)->Submit(EmbeddingRequest{.tokens = Prompt(5, 1)}).ok());
@@ -183,7 +183,7 @@ TEST(BatchLoopTest, NoMoreTextsWaitToBecomeVectorsThanMay) {
 }
 
 TEST(BatchLoopTest, SamplesOfARequestThatWasLetInAreNeverRefused) {
-  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   auto loop = engine->Batch({.max_running = 1, .max_waiting = 1});
   ASSERT_TRUE(loop.ok()) << loop.status().message();
   Answers answers(1);
@@ -197,7 +197,7 @@ TEST(BatchLoopTest, SamplesOfARequestThatWasLetInAreNeverRefused) {
 
 TEST(BatchLoopTest, SaysWhatItCannotDo) {
   const auto window = [] {
-    EngineOptions options = Options(CacheMode::kWindow);
+    EngineOptions options = DemoOptions(CacheMode::kWindow);
     options.cache.bound.tokens = 64;
     return LoadOrDie(options);
   }();
@@ -205,7 +205,7 @@ TEST(BatchLoopTest, SaysWhatItCannotDo) {
   ASSERT_FALSE(refused.ok());
   EXPECT_THAT(refused.status().message(), HasSubstr("--cache dynamic, static or paged"));
 
-  const auto engine = LoadOrDie(Options(CacheMode::kPaged));
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   EXPECT_FALSE(engine->Batch({.max_running = 7}).ok());
   EXPECT_FALSE(engine->Batch({.max_running = 0}).ok());
   EXPECT_FALSE(engine->Batch({.max_running = 1, .step_tokens = -1}).ok());

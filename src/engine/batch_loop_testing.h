@@ -3,26 +3,13 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <functional>
 #include <vector>
 
-#include "base/test_paths.h"
 #include "engine/batch_loop.h"
 #include "engine/testing.h"
 
 namespace kvasir::testing {
-
-inline EngineOptions Options(CacheMode mode, int64_t pool_tokens = 0) {
-  EngineOptions options;
-  options.model = std::filesystem::path(kSourceTree) / "models/demo";
-  options.cache.mode = mode;
-  options.pool_tokens = pool_tokens;
-  options.threads = 2;
-  options.context = 200;
-  options.max_sequences = 6;
-  return options;
-}
 
 inline std::vector<TokenId> Prompt(int32_t count, int32_t first) {
   std::vector<TokenId> tokens(static_cast<size_t>(count));

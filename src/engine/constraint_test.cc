@@ -19,6 +19,7 @@
 namespace kvasir {
 namespace {
 
+using testing::DemoOptions;
 using ::testing::HasSubstr;
 using testing::LoadOrDie;
 
@@ -26,17 +27,6 @@ constexpr std::string_view kPerson =
     R"({"type":"object","properties":{"name":{"type":"string","maxLength":12},"age":{"type":"integer","minimum":0,)"
     R"("maximum":120},"tags":{"type":"array","items":{"enum":["red","green"]},"maxItems":2}},)"
     R"("required":["name","age","tags"],"additionalProperties":false})";
-
-EngineOptions Options(CacheMode mode = CacheMode::kDynamic, int64_t pool_tokens = 0) {
-  EngineOptions options;
-  options.model = std::filesystem::path(kSourceTree) / "models/demo";
-  options.cache.mode = mode;
-  options.pool_tokens = pool_tokens;
-  options.threads = 2;
-  options.context = 200;
-  options.max_sequences = 6;
-  return options;
-}
 
 std::shared_ptr<const JsonGrammar> Person() {
   const auto grammar = CompileJsonSchemaText(kPerson, "schema");
@@ -67,7 +57,7 @@ void ExpectPerson(const GeneratedSample& sample) {
 }
 
 TEST(ConstraintTest, EveryAnswerKeepsToItsSchemaAtAnyTemperature) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions());
   for (const float temperature : {0.0f, 0.8f, 5.0f, 50.0f}) {
     auto request = Request(*engine, temperature, 7);
     request.n = 4;
@@ -86,7 +76,7 @@ TEST(ConstraintTest, EveryAnswerKeepsToItsSchemaAtAnyTemperature) {
 }
 
 TEST(ConstraintTest, TheLengthStillEndsAnAnswer) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions());
   auto request = Request(*engine, 0.8f, 1);
   request.max_new_tokens = 5;
   const auto output = engine->Generate(request);
@@ -101,7 +91,7 @@ TEST(ConstraintTest, TheLengthStillEndsAnAnswer) {
 }
 
 TEST(ConstraintTest, LogprobsAreTheModelsOwn) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions());
   const auto request = Request(*engine, 0.0f, 1);
   const auto output = engine->Generate(request);
   ASSERT_TRUE(output.ok());
@@ -129,7 +119,7 @@ TEST(ConstraintTest, LogprobsAreTheModelsOwn) {
 }
 
 TEST(ConstraintTest, AnswersDoNotDependOnCompanyOrPreemption) {
-  const auto alone = LoadOrDie(Options());
+  const auto alone = LoadOrDie(DemoOptions());
   constexpr size_t kRequests = 8;
   const auto request = [](Engine& engine, size_t i) {
     auto made = Request(engine, i % 3 == 0 ? 0.0f : 1.5f, i);
@@ -144,7 +134,7 @@ TEST(ConstraintTest, AnswersDoNotDependOnCompanyOrPreemption) {
     expected.push_back(output->samples);
   }
   for (const int64_t pool : {int64_t{0}, int64_t{240}}) {
-    const auto engine = LoadOrDie(Options(CacheMode::kPaged, pool));
+    const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged, pool));
     auto loop = engine->Batch({.max_running = 6, .step_tokens = 40});
     ASSERT_TRUE(loop.ok()) << loop.status().message();
     const auto shared = Request(*engine, 0, 0).constraint;
@@ -177,7 +167,7 @@ TEST(ConstraintTest, AnswersDoNotDependOnCompanyOrPreemption) {
 }
 
 TEST(ConstraintTest, BeamsAreRefusedAndTooNarrowVocabulariesSaySo) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions());
   auto request = Request(*engine, 0, 0);
   request.beams = {.num_beams = 2};
   const auto beams = engine->Generate(request);

@@ -5,28 +5,17 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <filesystem>
 #include <future>
 
-#include "base/test_paths.h"
 #include "engine/testing.h"
 
 namespace kvasir {
 namespace {
 
+using testing::DemoOptions;
 using testing::Ids;
 using testing::LoadOrDie;
 using testing::Request;
-
-EngineOptions Options() {
-  EngineOptions options;
-  options.model = std::filesystem::path(kSourceTree) / "models/demo";
-  options.cache.mode = CacheMode::kPaged;
-  options.threads = 2;
-  options.context = 200;
-  options.max_sequences = 4;
-  return options;
-}
 
 std::unique_ptr<EngineThread> StartOrDie(Engine& engine, const SchedulerOptions& options,
                                          EngineThread::StepCallback on_step = {}) {
@@ -43,7 +32,7 @@ BatchRequest Asking(GenerationRequest generation, Answer& answer) {
 }
 
 TEST(EngineThreadTest, AnswersRequestsOfSeveralThreadsAsByThemselves) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   const std::vector<TokenId> expected = Ids(*engine, Request({1, 2, 3}, 20));
   std::atomic<int64_t> steps = 0;
   const auto thread = StartOrDie(*engine, {.max_running = 4},
@@ -68,7 +57,7 @@ TEST(EngineThreadTest, AnswersRequestsOfSeveralThreadsAsByThemselves) {
 }
 
 TEST(EngineThreadTest, CancelledRequestsEndAndGiveTheirBlocksBack) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   const auto thread = StartOrDie(*engine, {.max_running = 4});
   Answer answer;
   std::promise<void> begun;
@@ -92,7 +81,7 @@ TEST(EngineThreadTest, CancelledRequestsEndAndGiveTheirBlocksBack) {
 }
 
 TEST(EngineThreadTest, MakesVectorsBesideAnswers) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   std::vector<TokenId> text(90);
   for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<TokenId>(i * 7 % 4000);
   // By itself: all tokens in one pass.
@@ -146,7 +135,7 @@ TEST(EngineThreadTest, MakesVectorsBesideAnswers) {
 }
 
 TEST(EngineThreadTest, VectorsDoNotWaitForABatchToFill) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   const auto thread = StartOrDie(*engine, {.batching = Batching::kDynamic, .max_running = 2, .batch_wait_ms = 1e8});
   Answer answer;
   ASSERT_TRUE(thread->Submit(Asking(Request({1, 2, 3}, 5), answer)).ok());
@@ -161,7 +150,7 @@ TEST(EngineThreadTest, VectorsDoNotWaitForABatchToFill) {
 }
 
 TEST(EngineThreadTest, RefusesWhatIsWrongOrTooMuch) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   const auto thread = StartOrDie(*engine, {.max_running = 1, .max_waiting = 2});
   EXPECT_EQ(thread->Submit({.generation = Request({}, 3)}).status().code(), StatusCode::kInvalidArgument);
   std::vector<std::unique_ptr<Answer>> answers;
@@ -182,7 +171,7 @@ TEST(EngineThreadTest, RefusesWhatIsWrongOrTooMuch) {
 }
 
 TEST(EngineThreadTest, EveryoneHearsOfTheEnd) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   auto thread = StartOrDie(*engine, {.max_running = 2});
   std::vector<Answer> answers(6);
   for (Answer& answer : answers) ASSERT_TRUE(thread->Submit(Asking(Request({5, 6}, 150), answer)).ok());

@@ -253,6 +253,7 @@ Scheduler::Step Scheduler::Next() {
   for (Lane* lane : answers) {
     if (lane->running) Schedule(*lane, 1, step);
   }
+  if (prompts.empty()) return step;
   int64_t budget = PromptBudget(static_cast<int64_t>(step.inputs.size()));
   for (Lane* lane : prompts) {
     if (!lane->running) continue;

@@ -1,11 +1,11 @@
 #include <cmath>
 
 #include "io/json.h"
+#include "io/json_kind.h"
 
 namespace kvasir {
-namespace {
 
-std::string_view KindName(const json::value& value) {
+std::string_view JsonKindName(const json::value& value) {
   switch (value.kind()) {
     case json::kind::null: return "null";
     case json::kind::bool_: return "a boolean";
@@ -18,6 +18,8 @@ std::string_view KindName(const json::value& value) {
   }
   return "unknown";
 }
+
+namespace {
 
 /// A member that is there and not null, with the spelling of its key for messages.
 struct Member {
@@ -40,7 +42,7 @@ Status Missing(const std::string& what, JsonReader::Names names) {
 }
 
 Status WrongKind(const std::string& what, std::string_view key, std::string_view wanted, const json::value& value) {
-  return InvalidData("{}: \"{}\" must be {}, it is {}", what, key, wanted, KindName(value));
+  return InvalidData("{}: \"{}\" must be {}, it is {}", what, key, wanted, JsonKindName(value));
 }
 
 /// `place` stands for the value in messages, e.g. `"layers"[3]`.
@@ -61,7 +63,7 @@ Result<int64_t> ToInt(const json::value& value, int64_t min, int64_t max, const 
     }
     number = static_cast<int64_t>(*d);
   } else {
-    return InvalidData("{}: {} must be an integer, it is {}", what, place, KindName(value));
+    return InvalidData("{}: {} must be an integer, it is {}", what, place, JsonKindName(value));
   }
   if (number < min || number > max) {
     return InvalidData("{}: {} is {}, it must be from {} to {}", what, place, number, min, max);

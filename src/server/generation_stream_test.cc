@@ -6,27 +6,15 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 
-#include <filesystem>
-
-#include "base/test_paths.h"
 #include "engine/testing.h"
 
 namespace kvasir::server {
 namespace {
 
+using kvasir::testing::DemoOptions;
 using kvasir::testing::Ids;
 using kvasir::testing::LoadOrDie;
 using kvasir::testing::Request;
-
-EngineOptions Options() {
-  EngineOptions options;
-  options.model = std::filesystem::path(kSourceTree) / "models/demo";
-  options.cache.mode = CacheMode::kPaged;
-  options.threads = 2;
-  options.context = 200;
-  options.max_sequences = 4;
-  return options;
-}
 
 struct Taken {
   std::vector<std::vector<TokenId>> tokens;  // by choice
@@ -69,7 +57,7 @@ std::unique_ptr<EngineThread> StartOrDie(Engine& engine) {
 }
 
 TEST(GenerationStreamTest, ManyStreamsGetTheirOwnAnswers) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   std::vector<std::vector<TokenId>> expected;
   for (TokenId first = 1; first <= 3; ++first) expected.push_back(Ids(*engine, Request({first, 7}, 30)));
   const auto thread = StartOrDie(*engine);
@@ -95,7 +83,7 @@ TEST(GenerationStreamTest, ManyStreamsGetTheirOwnAnswers) {
 }
 
 TEST(GenerationStreamTest, WhoLetsGoCancels) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   const auto thread = StartOrDie(*engine);
   asio::io_context context(1);
   std::vector<Taken> taken(12);
@@ -116,7 +104,7 @@ TEST(GenerationStreamTest, WhoLetsGoCancels) {
 }
 
 TEST(GenerationStreamTest, OneRequestThatIsRefusedTakesTheOthersBack) {
-  const auto engine = LoadOrDie(Options());
+  const auto engine = LoadOrDie(DemoOptions(CacheMode::kPaged));
   const auto thread = StartOrDie(*engine);
   asio::io_context context(1);
   std::vector<BatchRequest> requests(2);

@@ -5,24 +5,9 @@
 #include <cmath>
 #include <utility>
 
+#include "io/json_kind.h"
+
 namespace kvasir::server {
-namespace {
-
-std::string_view KindOf(const json::value& value) {
-  switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return "a boolean";
-    case json::kind::int64:
-    case json::kind::uint64: return "an integer";
-    case json::kind::double_: return "a number";
-    case json::kind::string: return "a string";
-    case json::kind::array: return "an array";
-    case json::kind::object: return "an object";
-  }
-  return "something else";
-}
-
-}  // namespace
 
 const json::value* RequestFields::Find(std::string_view name) const {
   const json::value* const value = object_.if_contains(name);
@@ -50,7 +35,7 @@ std::optional<int64_t> RequestFields::Int(std::string_view name, int64_t min, in
     if (given == std::trunc(given) && std::abs(given) <= 9007199254740992.0) number = static_cast<int64_t>(given);
   }
   if (!number && !value->is_uint64()) {
-    Fail(name, fmt::format("an integer was expected, not {}", KindOf(*value)));
+    Fail(name, fmt::format("an integer was expected, not {}", JsonKindName(*value)));
     return {};
   }
   if (!number || *number < min || *number > max) {
@@ -64,7 +49,7 @@ std::optional<double> RequestFields::Number(std::string_view name, double min, d
   const json::value* const value = Find(name);
   if (value == nullptr) return {};
   if (!value->is_number()) {
-    Fail(name, fmt::format("a number was expected, not {}", KindOf(*value)));
+    Fail(name, fmt::format("a number was expected, not {}", JsonKindName(*value)));
     return {};
   }
   const double number = value->to_number<double>();
@@ -79,7 +64,7 @@ std::optional<bool> RequestFields::Bool(std::string_view name) {
   const json::value* const value = Find(name);
   if (value == nullptr) return {};
   if (!value->is_bool()) {
-    Fail(name, fmt::format("true or false was expected, not {}", KindOf(*value)));
+    Fail(name, fmt::format("true or false was expected, not {}", JsonKindName(*value)));
     return {};
   }
   return value->get_bool();
@@ -89,7 +74,7 @@ std::optional<std::string> RequestFields::Text(std::string_view name, size_t mos
   const json::value* const value = Find(name);
   if (value == nullptr) return {};
   if (!value->is_string()) {
-    Fail(name, fmt::format("a string was expected, not {}", KindOf(*value)));
+    Fail(name, fmt::format("a string was expected, not {}", JsonKindName(*value)));
     return {};
   }
   if (value->get_string().size() > most_bytes) {
@@ -103,7 +88,7 @@ const json::object* RequestFields::Object(std::string_view name) {
   const json::value* const value = Find(name);
   if (value == nullptr) return nullptr;
   if (!value->is_object()) {
-    Fail(name, fmt::format("an object was expected, not {}", KindOf(*value)));
+    Fail(name, fmt::format("an object was expected, not {}", JsonKindName(*value)));
     return nullptr;
   }
   return &value->get_object();
@@ -113,7 +98,7 @@ const json::array* RequestFields::Array(std::string_view name, size_t most) {
   const json::value* const value = Find(name);
   if (value == nullptr) return nullptr;
   if (!value->is_array()) {
-    Fail(name, fmt::format("an array was expected, not {}", KindOf(*value)));
+    Fail(name, fmt::format("an array was expected, not {}", JsonKindName(*value)));
     return nullptr;
   }
   if (value->get_array().size() > most) {
