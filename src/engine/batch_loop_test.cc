@@ -60,7 +60,7 @@ TEST(BatchLoopTest, AnswersAreThoseOfRequestsByThemselves) {
                          true},
                         {CacheMode::kPaged, 0, {.batching = Batching::kStatic, .max_running = 4}, false}};
   for (const Case& test : cases) {
-    const auto engine = LoadOrDie(Options(test.mode, test.pool));
+    const auto engine = LoadOrDie(DemoOptions(test.mode, test.pool));
     auto loop = engine->Batch(test.scheduler);
     ASSERT_TRUE(loop.ok()) << loop.status().message();
     Answers answers(requests.size());

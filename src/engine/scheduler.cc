@@ -11,7 +11,7 @@ namespace {
 // Of a step beside answers: before anything is known of costs, and so that prompts come to an end on any machine.
 constexpr double kFirstPromptTokens = 16;
 constexpr int64_t kLeastPromptTokens = 4;
-// Kernels take tokens in equal groups of at most so many; a group more is not begun for one token.
+// Kernels take tokens in equal groups of at most so many; whole ones cost least for each.
 constexpr int64_t kTokensOfAGroup = 6;
 
 }  // namespace
@@ -214,9 +214,9 @@ int64_t Scheduler::PromptBudget(int64_t answers) const {
   const double slower = Slower(share_time_);
   // A prompt's token costs no more than an answer's, which has a share in reading the weights.
   const double first = std::min((slower - 1) * static_cast<double>(answers), kFirstPromptTokens);
-  int64_t bearable = costs_.PromptTokens(answers, slower).value_or(static_cast<int64_t>(first));
-  if ((answers + bearable) % kTokensOfAGroup == 1) --bearable;
-  return std::min(most, std::max(bearable, kLeastPromptTokens));
+  const int64_t bearable = costs_.PromptTokens(answers, slower).value_or(static_cast<int64_t>(first));
+  const int64_t groups = (answers + bearable + kTokensOfAGroup / 2) / kTokensOfAGroup;
+  return std::min(most, std::max(groups * kTokensOfAGroup - answers, kLeastPromptTokens));
 }
 
 int64_t Scheduler::PassTokens(int64_t most) const {
