@@ -47,7 +47,7 @@ inline constexpr int64_t AttentionStateFloats(int64_t rows, int64_t head_dim) {
 }
 /// Floats of the scratch that `attend` needs: packed queries, a pass's scores and accumulators, slot positions.
 inline constexpr int64_t AttentionScratchFloats(int64_t head_dim) {
-  return (kTaskRows + 2 * kPassRows) * AttentionStateStride(head_dim) + kPassRows * kScoreStride + kChunkSlots;
+  return (kTaskRows + 3 * kPassRows) * AttentionStateStride(head_dim) + kPassRows * kScoreStride + kChunkSlots;
 }
 
 struct AttentionKernels {

@@ -40,6 +40,7 @@ struct AttentionVec : Vec {
                      _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1)));
   }
   using Bf16 = simd::KvBf16<Vec>;
+  using F16 = simd::KvF16<Vec>;
 };
 
 }  // namespace

@@ -10,10 +10,13 @@ struct DotVec : avx512::AttentionVec {
   struct Bf16 {
     static constexpr int kGroup = 2;
     static constexpr int kWords = 1;
+    static constexpr int kSums = 1;
     using Line = U;
-    static Line Widen(U raw) { return raw; }
-    static F Dot(F acc, Line line, const float* w) {
-      return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(line), reinterpret_cast<__m512bh>(_mm512_set1_ps(*w)));
+    static Line Load(const std::byte* p) { return LoadU(p); }
+    static Line LoadN(const std::byte* p, int n) { return LoadUN(p, n); }
+    static void Add(F (&sum)[1], Line line, const float* w) {
+      const auto pair = reinterpret_cast<__m512bh>(_mm512_set1_ps(*w));
+      sum[0] = _mm512_dpbf16_ps(sum[0], reinterpret_cast<__m512bh>(line), pair);
     }
     static void StoreWeights(float* out, F p) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(p)));

@@ -125,7 +125,7 @@ class KvCodes : public KvF32<V> {
   template <int M, int T>
   __attribute__((noinline)) static void ScoreGroup(const float* q, const float* sums, const float* row_scales,
                                                    int64_t loads, const std::byte* const* k, int64_t offset, bool first,
-                                                   bool last, typename Impl::Ahead* ahead, float* scores) {
+                                                   bool last, float* scores) {
     constexpr int kN = T * kVectors;
     I acc[M][kN];
 #pragma GCC unroll 64
@@ -133,7 +133,6 @@ class KvCodes : public KvF32<V> {
 #pragma GCC unroll 64
       for (int v = 0; v < kN; ++v) acc[m][v] = I{};
     }
-    typename Impl::Ahead next = *ahead;
     const auto step = [&]() __attribute__((always_inline)) {
       U line[kN][kLines];
 #pragma GCC unroll 64
@@ -150,15 +149,20 @@ class KvCodes : public KvF32<V> {
       }
       offset += 32;
     };
+    const auto fetch = [&]() __attribute__((always_inline)) {
+      if constexpr (Impl::Streams(M)) {
+#pragma GCC unroll 64
+        for (int t = 0; t < T; ++t) Impl::template Fetch<1>(k[t + Impl::kAheadTiles] + offset);
+      }
+    };
     // Two loads are a line of the caches; the scales behind the codes are one, or half.
     for (; loads >= 2; loads -= 2) {
-      if constexpr (Impl::Streams(M)) next.template Prefetch<T>();
+      fetch();
       step();
       step();
     }
     if (loads > 0) step();
-    if constexpr (Impl::Streams(M)) next.template Prefetch<T>();
-    *ahead = next;
+    fetch();
 #pragma GCC unroll 64
     for (int v = 0; v < kN; ++v) {
       const std::byte* parameters = k[v / kVectors] + offset;
@@ -182,14 +186,13 @@ class KvCodes : public KvF32<V> {
  public:
   /// scores[m][tile] = q[m] · k[tile] for T tiles.
   template <int M, int T>
-  static void ScoreTiles(const float* q, int64_t d, const std::byte* const* k, typename Impl::Ahead* ahead,
-                         float* scores) {
+  static void ScoreTiles(const float* q, int64_t d, const std::byte* const* k, float* scores) {
     const int64_t groups = Groups(d);
     const float* sums = q + QueryLines(d) * M;
     const float* row_scales = sums + groups * M;
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t loads = KeyLoads(GroupSize(d, g));
-      ScoreGroup<M, T>(q, sums + g * M, row_scales, loads, k, g * kGroupBytes, g == 0, g + 1 == groups, ahead, scores);
+      ScoreGroup<M, T>(q, sums + g * M, row_scales, loads, k, g * kGroupBytes, g == 0, g + 1 == groups, scores);
       q += loads * kLines * M;
     }
   }
@@ -223,7 +226,7 @@ class KvCodes : public KvF32<V> {
   static void LoadGroup(const typename Impl::TileList& list, const Run& run, int64_t offset, GroupScales* out) {
     F zero = V::Zero();
     for (int i = 0; i < run.count; ++i) {
-      const std::byte* parameters = list.v[run.first + i] + offset;
+      const std::byte* parameters = list.v()[run.first + i] + offset;
       for (int v = 0; v < 16; v += V::kLanes) {
         const F scale = LoadScales(parameters, v);
         V::Store(out->scale + i * 16 + v, scale);
@@ -309,8 +312,8 @@ class KvCodes : public KvF32<V> {
   /// the second `half` behind those of the first. With kTail the only load has low and high of them.
   template <int M, int D, bool kTail>
   __attribute__((noinline)) static void SumCodes(const Weights<M>& w, int tiles, const std::byte* const* v,
-                                                 int64_t offset, int64_t row_bytes, typename Impl::Ahead* ahead,
-                                                 int64_t half, int low, int high, float* acc, int64_t acc_stride) {
+                                                 int64_t offset, int64_t row_bytes, int64_t half, int low, int high,
+                                                 float* acc, int64_t acc_stride) {
     static_assert(!kTail || D == 1);
     constexpr int kC = Chains(M * D * kLines);
     constexpr int kBytes = D * V::kLanes * 2;  // of a slot pair
@@ -326,16 +329,16 @@ class KvCodes : public KvF32<V> {
         }
       }
     }
-    typename Impl::Ahead next = *ahead;
     const float* words = w.words[0];
     for (int tile = 0; tile < tiles; ++tile) {
       const std::byte* base = v[tile] + offset;
+      const int64_t ahead = v[tile + Impl::kAheadTiles] - v[tile];
       for (int pair = 0; pair < 8; pair += kC) {
 #pragma GCC unroll 4
         for (int c = 0; c < kC; ++c) {
           if constexpr (Impl::Streams(M)) {
             if (kBytes >= 64 || (pair + c) % (kBytes >= 64 ? 1 : 64 / kBytes) == 0) {
-              next.template Prefetch<(kBytes + 63) / 64>();
+              Impl::template Fetch<(kBytes + 63) / 64>(base + ahead);
             }
           }
           U line[D][kLines];
@@ -355,7 +358,6 @@ class KvCodes : public KvF32<V> {
         }
       }
     }
-    *ahead = next;
 #pragma GCC unroll 64
     for (int m = 0; m < M; ++m) {
       const F factor = V::Set1(w.factor[m]);
@@ -385,20 +387,20 @@ class KvCodes : public KvF32<V> {
   /// SumCodes over the channels [at, width) of a row of codes (of one group's halves, for i4), D loads at a time, then
   /// by halves of D.
   template <int M, int D>
-  static void SumRow(const Weights<M>& w, int tiles, const std::byte* const* v, int64_t offset, int64_t n,
-                     typename Impl::Ahead* ahead, float* acc, int64_t acc_stride, int64_t at = 0) {
+  static void SumRow(const Weights<M>& w, int tiles, const std::byte* const* v, int64_t offset, int64_t n, float* acc,
+                     int64_t acc_stride, int64_t at = 0) {
     const int64_t width = kI4 ? (n + 1) / 2 : n;  // of a row
     for (; at + D * V::kLanes <= width && (!kI4 || width * 2 == n); at += D * V::kLanes) {
-      SumCodes<M, D, false>(w, tiles, v, offset + at * 2, width * 2, ahead, width, 0, 0, acc + at, acc_stride);
+      SumCodes<M, D, false>(w, tiles, v, offset + at * 2, width * 2, width, 0, 0, acc + at, acc_stride);
     }
     if constexpr (D > 1) {
-      if (at < width) SumRow<M, D / 2>(w, tiles, v, offset, n, ahead, acc, acc_stride, at);
+      if (at < width) SumRow<M, (D + 1) / 2>(w, tiles, v, offset, n, acc, acc_stride, at);
     } else {
       for (; at < width; at += V::kLanes) {
         const auto lanes = [](int64_t left) { return static_cast<int>(left < V::kLanes ? left : V::kLanes); };
         const int low = lanes(width - at);
         const int high = kI4 ? lanes(n - width - at < 0 ? 0 : n - width - at) : 0;
-        SumCodes<M, 1, true>(w, tiles, v, offset + at * 2, width * 2, ahead, width, low, high, acc + at, acc_stride);
+        SumCodes<M, 1, true>(w, tiles, v, offset + at * 2, width * 2, width, low, high, acc + at, acc_stride);
       }
     }
   }
@@ -407,8 +409,7 @@ class KvCodes : public KvF32<V> {
   /// acc[m] += Σ weight · value over the listed tiles, run by run. weights: of the softmax, and changed.
   template <int M>
   static void SumValues(const typename Impl::TileList& list, const typename Impl::Chunk& c,
-                        const typename Impl::Pass& pass, int64_t d, typename Impl::Ahead* ahead, float* weights,
-                        float* acc, int64_t acc_stride) {
+                        const typename Impl::Pass& pass, int64_t d, float* weights, float* acc, int64_t acc_stride) {
     constexpr int kLoads = kI4 ? 1 : V::VectorsAtOnce(M);
     Weights<M> w = {};
     Run run;
@@ -419,6 +420,7 @@ class KvCodes : public KvF32<V> {
       while (run.first + run.count < list.count && list.tile[run.first + run.count] / kRunTiles == index) {
         run.whole &= list.whole[run.first + run.count++];
       }
+      const std::byte* const* const v = list.v() + run.first;
       float* p = weights + run.first * 16;
       float greatest[M];
       for (int r = 0; r < pass.count; ++r) greatest[r] = Normalize(p + r * kScoreStride, run.count);
@@ -426,12 +428,13 @@ class KvCodes : public KvF32<V> {
         const int64_t n = GroupSize(d, g);
         const int64_t codes = g * kGroupBytes;
         GroupScales group;
-        LoadGroup(list, run, codes + (kI4 ? (n + 1) / 2 : n) * 16, &group);
+        const int64_t scales = codes + (kI4 ? (n + 1) / 2 : n) * 16;
+        LoadGroup(list, run, scales, &group);
         MakeWeights<M>(list, c, pass, run, group, p, greatest, &w);
         if constexpr (Impl::Streams(M)) {
-          for (int i = 0; i < run.count; ++i) ahead->template Prefetch<1>();
+          for (int i = 0; i < run.count; ++i) Impl::template Fetch<1>(v[i + Impl::kAheadTiles] + scales);
         }
-        SumRow<M, kLoads>(w, run.count, list.v + run.first, codes, n, ahead, acc + g * kKvGroup, acc_stride);
+        SumRow<M, kLoads>(w, run.count, v, codes, n, acc + g * kKvGroup, acc_stride);
       }
     }
   }

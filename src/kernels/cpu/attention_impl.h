@@ -3,12 +3,13 @@
 //
 // A task's rows go through a chunk of KV in passes of M rows: scores of all tiles that any row sees, softmax row by
 // row, then sums over V. Each score is one chain of additions over the head's dimensions, each sum one chain over the
-// chunk's slots; M, the order of passes and the tiles that neighbours need change no bits, since a slot that a row
-// does not see adds exactly 0 to its sums.
+// chunk's slots (or two, of the even and the odd ones, where a format sums so); M, the order of passes and the tiles
+// that neighbours need change no bits, since a slot that a row does not see adds exactly 0 to its sums.
 #pragma once
 
 #include "kernels/attention_kernels.h"
 #include "kernels/cpu/attention_codes_impl.h"
+#include "kernels/cpu/attention_formats_impl.h"
 #include "kernels/cpu/vec_math.h"
 #include "kernels/kernel_set.h"
 
@@ -24,56 +25,7 @@ inline constexpr int kTileVectors = 16 / V::kLanes;
 //   kMaxPass: query rows per pass, at most kPassRows; TilesAtOnce(m), VectorsAtOnce(m): tiles whose scores, and vectors
 //   of V whose sums, stay in registers for m query rows; First; Difference(u, b): the
 //   signed dwords u - b as floats; SelectInRange(x, low, high, a, b): a where low <= x <= high, else b; ScaleOrZero(p,
-//   n, x): p · 2^n, but 0 where x < -125 (p not NaN) or x = -inf; Bf16: the format of bf16 caches.
-
-// ---- How each type of cache multiplies. A line is a vector of 4-byte units of a tile; w points to kWords floats that
-// ---- multiply it: a dimension of a query (with K) or the weight of a slot (with V), or two of them.
-
-template <class V>
-struct KvF32 {
-  static constexpr int kGroup = 1;  // dimensions in a line of K, slots in a line of V
-  static constexpr int kWords = 1;
-  using F = typename V::F;
-  using Line = F;
-  static Line Widen(typename V::U raw) { return V::AsF(raw); }
-  static F Dot(F acc, Line line, const float* w) { return V::Fma(V::Set1(w[0]), line, acc); }
-  static void StoreWeights(float* out, F p) { V::Store(out, p); }
-};
-
-template <class V>
-struct KvF16 {
-  static constexpr int kGroup = 2;
-  static constexpr int kWords = 2;
-  using F = typename V::F;
-  struct Line {
-    F even, odd;
-  };
-  static Line Widen(typename V::U raw) {
-    const typename V::U split = V::SplitF16(raw);
-    return {V::EvenF16(split), V::OddF16(split)};
-  }
-  static F Dot(F acc, Line line, const float* w) {
-    return V::Fma(V::Set1(w[1]), line.odd, V::Fma(V::Set1(w[0]), line.even, acc));
-  }
-  static void StoreWeights(float* out, F p) { V::Store(out, p); }
-};
-
-/// bf16 without an instruction for it: weights rounded, products in fp32.
-template <class V>
-struct KvBf16 : KvF16<V> {
-  using F = typename V::F;
-  using typename KvF16<V>::Line;
-  static Line Widen(typename V::U raw) { return {V::EvenBf16(raw), V::OddBf16(raw)}; }
-  static void StoreWeights(float* out, F p) { V::StoreU(out, V::RoundBf16(p)); }
-};
-
-/// Whether a format keeps codes with scales: KvCodes has its own packing, scores and sums.
-template <typename Format>
-concept CodeFormat = requires { Format::kCodes; };
-
-/// 4-byte units of weights per slot pair or slot, as StoreWeights lays them: floats per tile of scores.
-template <typename Format>
-constexpr int kTileWords = 16 / Format::kGroup * Format::kWords;
+//   n, x): p · 2^n, but 0 where x < -125 (p not NaN) or x = -inf; Bf16, F16: the formats of such caches.
 
 // ---- Functions of scores.
 
@@ -96,6 +48,9 @@ template <class V>
 class AttentionImpl {
  public:
   using F = typename V::F;
+
+  /// Tiles or vectors at once where each sum takes `sums` registers, and `of_one` if it took one.
+  static constexpr int SumsAtOnce(int of_one, int m, int sums) { return sums == 1 || m == 1 ? of_one : of_one / 2; }
 
   // ---- What a task knows before it starts.
 
@@ -188,123 +143,131 @@ class AttentionImpl {
 
   // ---- The two products.
 
-  /// Passes of few rows are bound by memory: they ask for what comes later while they use what is there.
+  /// Passes of few rows are bound by memory. While they use a tile they ask for the one that is kAheadTiles behind it
+  /// in their order of use, line for line in the order in which they use lines, and move those that they use next into
+  /// the first-level cache: in one step a core has fewer lines on their way.
   static constexpr bool Streams(int m) { return m <= 8; }
+  static constexpr int kAheadTiles = 8;
 
-  /// Where such passes prefetch: through tiles, line by line, since memory is fastest when read in order.
-  struct Ahead {
-    const std::byte* const* tile = nullptr;
-    const std::byte* const* last = nullptr;  // stays there when asked for more, as small heads do
-    const std::byte* at = nullptr;
-    const std::byte* end = nullptr;
-    int64_t tile_bytes = 0;
-
-    void Start(const std::byte* const* tiles, int count, int64_t bytes) {
-      tile = tiles;
-      last = tiles + count - 1;
-      tile_bytes = bytes;
-      at = *tile;
-      end = at + bytes;
-    }
-    template <int kLines>
-    __attribute__((always_inline)) void Prefetch() {
+  /// Asks for kLines lines from p on, for the second-level cache or, near, the first.
+  template <int kLines, bool kNear = false>
+  [[gnu::always_inline]] static void Fetch(const std::byte* p) {
 #pragma GCC unroll 64
-      for (int i = 0; i < kLines; ++i) __builtin_prefetch(at + i * 64, 0, 2);
-      at += kLines * 64;
-      if (at >= end) {
-        tile += tile != last;
-        at = *tile;
-        end = at + tile_bytes;
-      }
-    }
-  };
+    for (int i = 0; i < kLines; ++i) __builtin_prefetch(p + i * 64, 0, kNear ? 3 : 2);
+  }
 
-  /// scores[m][tile] = Σ q[m] · k[tile] for T tiles.
+  /// scores[m][tile] = Σ q[m] · k[tile] for T tiles. Reads k as far as kAheadTiles behind them, to fetch.
   template <typename Format, int M, int T>
   __attribute__((noinline)) static void ScoreTiles(const float* q, int64_t lines, const std::byte* const* k,
-                                                   Ahead* ahead, float* scores) {
+                                                   float* scores) {
     constexpr int kN = T * kTileVectors<V>;
-    F acc[M][kN];
+    F acc[M][kN][Format::kSums];
 #pragma GCC unroll 64
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 64
-      for (int v = 0; v < kN; ++v) acc[m][v] = V::Zero();
+      for (int v = 0; v < kN; ++v) {
+#pragma GCC unroll 2
+        for (int s = 0; s < Format::kSums; ++s) acc[m][v][s] = V::Zero();
+      }
     }
-    Ahead next = *ahead;
     for (int64_t i = 0; i < lines; ++i) {
-      if constexpr (Streams(M)) next.template Prefetch<T>();
+      if constexpr (Streams(M)) {
+#pragma GCC unroll 64
+        for (int t = 0; t < T; ++t) {
+          Fetch<1>(k[t + kAheadTiles] + i * 64);
+          Fetch<1, true>(k[t + T] + i * 64);
+        }
+      }
       typename Format::Line line[kN];
 #pragma GCC unroll 64
       for (int v = 0; v < kN; ++v) {
-        line[v] = Format::Widen(V::LoadU(k[v / kTileVectors<V>] + i * 64 + v % kTileVectors<V> * V::kLanes * 4));
+        line[v] = Format::Load(k[v / kTileVectors<V>] + i * 64 + v % kTileVectors<V> * V::kLanes * 4);
       }
 #pragma GCC unroll 64
       for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 64
-        for (int v = 0; v < kN; ++v) acc[m][v] = Format::Dot(acc[m][v], line[v], q + m * Format::kWords);
+        for (int v = 0; v < kN; ++v) Format::Add(acc[m][v], line[v], q + m * Format::kWords);
       }
       q += M * Format::kWords;
     }
-    *ahead = next;
 #pragma GCC unroll 64
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 64
-      for (int v = 0; v < kN; ++v) V::Store(scores + m * kScoreStride + v * V::kLanes, acc[m][v]);
+      for (int v = 0; v < kN; ++v) {
+        F score = acc[m][v][0];
+        if constexpr (Format::kSums == 2) score = Format::Total(score, acc[m][v][1]);
+        V::Store(scores + m * kScoreStride + v * V::kLanes, score);
+      }
     }
   }
 
-  /// acc[m][dims] += Σ p[m] · v[dims] over whole tiles, for D vectors of dimensions. With kTail the only vector has
-  /// `last` lanes.
+  /// acc[m][dims] += Σ p[m] · v[dims] over whole tiles, for D vectors of dimensions; an accumulator is kSums vectors.
+  /// With kTail the only vector has `last` lanes. Reads v as far as kAheadTiles behind the tiles, to fetch.
   template <typename Format, int M, int D, bool kTail>
-  __attribute__((noinline)) static void SumTiles(const float* p, int tiles, const std::byte* const* v, Ahead* ahead,
-                                                 int64_t head_dim, int64_t first_dim, int last, float* acc,
-                                                 int64_t acc_stride) {
+  __attribute__((noinline)) static void SumTiles(const float* p, int tiles, const std::byte* const* v, int64_t head_dim,
+                                                 int64_t first_dim, int last, float* acc, int64_t acc_stride) {
     static_assert(!kTail || D == 1);
-    F sum[M][D];
+    constexpr int kSums = Format::kSums;
+    F sum[M][D][kSums];
 #pragma GCC unroll 64
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 64
-      for (int d = 0; d < D; ++d) sum[m][d] = V::Load(acc + m * acc_stride + d * V::kLanes);
+      for (int d = 0; d < D; ++d) {
+#pragma GCC unroll 2
+        for (int s = 0; s < kSums; ++s) sum[m][d][s] = V::Load(acc + m * acc_stride + (d * kSums + s) * V::kLanes);
+      }
     }
-    Ahead next = *ahead;
     for (int tile = 0; tile < tiles; ++tile) {
       const std::byte* base = v[tile] + first_dim * 4;
+      const int64_t ahead = v[tile + kAheadTiles] - v[tile];
+      const int64_t near = v[tile + 1] - v[tile];
       for (int j = 0; j < 16 / Format::kGroup; ++j) {
-        if constexpr (Streams(M)) next.template Prefetch<(D + kTileVectors<V> - 1) / kTileVectors<V>>();
+        if constexpr (Streams(M)) {
+          constexpr int kLines = (D + kTileVectors<V> - 1) / kTileVectors<V>;
+          Fetch<kLines>(base + ahead);
+          Fetch<kLines, true>(base + near);
+        }
         typename Format::Line line[D];
 #pragma GCC unroll 64
         for (int d = 0; d < D; ++d) {
-          line[d] = Format::Widen(kTail ? V::LoadUN(base, last) : V::LoadU(base + d * V::kLanes * 4));
+          line[d] = kTail ? Format::LoadN(base, last) : Format::Load(base + d * V::kLanes * 4);
         }
 #pragma GCC unroll 64
         for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 64
-          for (int d = 0; d < D; ++d) sum[m][d] = Format::Dot(sum[m][d], line[d], p + m * kScoreStride);
+          for (int d = 0; d < D; ++d) Format::Add(sum[m][d], line[d], p + m * kScoreStride);
         }
         p += Format::kWords;
         base += head_dim * 4;
       }
     }
-    *ahead = next;
 #pragma GCC unroll 64
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 64
-      for (int d = 0; d < D; ++d) V::Store(acc + m * acc_stride + d * V::kLanes, sum[m][d]);
+      for (int d = 0; d < D; ++d) {
+#pragma GCC unroll 2
+        for (int s = 0; s < kSums; ++s) V::Store(acc + m * acc_stride + (d * kSums + s) * V::kLanes, sum[m][d][s]);
+      }
     }
   }
 
+  /// Vectors of V whose sums stay in registers.
+  template <typename Format, int M>
+  static constexpr int kVectorsAtOnce = SumsAtOnce(V::VectorsAtOnce(M), M, Format::kSums);
+
   /// SumTiles over all dimensions, D vectors at a time, then by halves of D.
-  template <typename Format, int M, int D = V::VectorsAtOnce(M)>
-  static void SumAll(const float* p, int tiles, const std::byte* const* v, Ahead* ahead, int64_t head_dim, float* acc,
+  template <typename Format, int M, int D>
+  static void SumAll(const float* p, int tiles, const std::byte* const* v, int64_t head_dim, float* acc,
                      int64_t acc_stride, int64_t at = 0) {
-    for (; at + D * V::kLanes <= head_dim; at += D * V::kLanes) {
-      SumTiles<Format, M, D, false>(p, tiles, v, ahead, head_dim, at, 0, acc + at, acc_stride);
+    float* to = acc + at * Format::kSums;
+    for (; at + D * V::kLanes <= head_dim; at += D * V::kLanes, to += D * V::kLanes * Format::kSums) {
+      SumTiles<Format, M, D, false>(p, tiles, v, head_dim, at, 0, to, acc_stride);
     }
     if constexpr (D > 1) {
-      if (at < head_dim) SumAll<Format, M, D / 2>(p, tiles, v, ahead, head_dim, acc, acc_stride, at);
+      if (at < head_dim) SumAll<Format, M, (D + 1) / 2>(p, tiles, v, head_dim, acc, acc_stride, at);
     } else if (at < head_dim) {
       const int last = static_cast<int>(head_dim - at);
-      SumTiles<Format, M, 1, true>(p, tiles, v, ahead, head_dim, at, last, acc + at, acc_stride);
+      SumTiles<Format, M, 1, true>(p, tiles, v, head_dim, at, last, to, acc_stride);
     }
   }
 
@@ -397,30 +360,16 @@ class AttentionImpl {
     bool whole[kChunkTiles];   // every row sees all 16 slots
     int partial[kChunkTiles];  // indices of those that are not whole
     int partials = 0;
-    const std::byte* k[kChunkTiles];
-    const std::byte* v[kChunkTiles];
-    // What to prefetch during the scores, and then the sums, of each tile.
-    const std::byte* later[2 * kChunkTiles];
+    // In the order of their use: the tiles of K, those of V, and what comes next, as far as fetching reaches.
+    const std::byte* data[2 * kChunkTiles + kAheadTiles];
+
+    const std::byte* const* k() const { return data; }
+    const std::byte* const* v() const { return data + count; }
   };
 
-  /// Bytes that prefetching runs ahead: it covers memory's latency, and stays in the second-level cache.
-  static constexpr int64_t kAheadBytes = 48 << 10;
-
-  /// Keys come first, then values, then the next chunk's keys, where the task goes on.
-  static void PlanPrefetch(const KvView& kv, int64_t head, int64_t next_tile, int64_t end_tile, TileList* list) {
-    const int n = list->count;
-    const int64_t tiles = kAheadBytes / kv.tile_stride;
-    const int ahead = tiles < 1 ? 1 : tiles < n ? static_cast<int>(tiles) : n;
-    for (int i = 0; i < n - ahead; ++i) list->later[i] = list->k[i + ahead];
-    for (int i = n - ahead; i < 2 * n - ahead; ++i) list->later[i] = list->v[i + ahead - n];
-    TileCursor cursor(kv, head, next_tile);
-    for (int i = 2 * n - ahead; i < 2 * n; ++i) {
-      list->later[i] = next_tile++ < end_tile ? cursor.Get() : list->v[n - 1];
-      cursor.Next();
-    }
-  }
-
-  static void ListTiles(const Task& t, const Chunk& c, const RowRange* ranges, int rows, TileList* list) {
+  /// The tiles of a pass's `rows` rows. Its task ends before end_tile.
+  static void ListTiles(const Task& t, const Chunk& c, const RowRange* ranges, int rows, int64_t end_tile,
+                        TileList* list) {
     const KvView& kv = t.args->kv;
     RowRange all = ranges[0];   // what some row may see
     RowRange each = ranges[0];  // what every row sees
@@ -439,9 +388,14 @@ class AttentionImpl {
       list->tile[n] = static_cast<int8_t>(tile);
       list->whole[n] = tile < c.tree_tile && c.least[tile] >= each.low && c.greatest[tile] <= each.high;
       if (!list->whole[n]) list->partial[list->partials++] = n;
-      const std::byte* k = cursor.Get();
-      list->k[n] = k;
-      list->v[n] = k + kv.v_offset;
+      list->data[n] = cursor.Get();
+    }
+    const int n = list->count;
+    if (n == 0) return;
+    for (int i = 0; i < n; ++i) list->data[n + i] = list->data[i] + kv.v_offset;
+    // The cursor stands at the next chunk's keys.
+    for (int i = 0; i < kAheadTiles; ++i, cursor.Next()) {
+      list->data[2 * n + i] = c.first_tile + kChunkTiles + i < end_tile ? cursor.Get() : list->data[2 * n - 1];
     }
   }
 
@@ -543,13 +497,18 @@ class AttentionImpl {
     RowRange ranges[V::kMaxPass];
   };
 
-  /// scores[m][tile] = q[m] · k[tile] for T tiles of any format.
+  /// Scores of the listed tiles from `tile` on, T at a time, then by halves of T.
   template <typename Format, int M, int T>
-  static void Score(const Task& t, const float* q, const std::byte* const* k, Ahead* ahead, float* scores) {
-    if constexpr (CodeFormat<Format>) {
-      Format::template ScoreTiles<M, T>(q, t.head_dim, k, ahead, scores);
-    } else {
-      ScoreTiles<Format, M, T>(q, t.lines, k, ahead, scores);
+  static void ScoreAll(const Task& t, const TileList& list, const float* q, float* scores, int tile = 0) {
+    for (; tile + T <= list.count; tile += T) {
+      if constexpr (CodeFormat<Format>) {
+        Format::template ScoreTiles<M, T>(q, t.head_dim, list.k() + tile, scores + tile * 16);
+      } else {
+        ScoreTiles<Format, M, T>(q, t.lines, list.k() + tile, scores + tile * 16);
+      }
+    }
+    if constexpr (T > 1) {
+      if (tile < list.count) ScoreAll<Format, M, (T + 1) / 2>(t, list, q, scores, tile);
     }
   }
 
@@ -558,20 +517,10 @@ class AttentionImpl {
   static void RunPass(const Task& t, const Chunk& c, int64_t end_tile, const Pass& pass, float* scores, float* acc,
                       const AttentionState& state) {
     TileList list;
-    ListTiles(t, c, pass.ranges, pass.count, &list);
+    ListTiles(t, c, pass.ranges, pass.count, end_tile, &list);
     if (list.count == 0) return;
 
-    PlanPrefetch(t.args->kv, t.task->head, c.first_tile + kChunkTiles, end_tile, &list);
-
-    Ahead ahead;
-    ahead.Start(list.later, 2 * list.count, t.args->kv.tile_stride);
-
-    constexpr int T = V::TilesAtOnce(M);
-    int tile = 0;
-    for (; tile + T <= list.count; tile += T) {
-      Score<Format, M, T>(t, pass.q, list.k + tile, &ahead, scores + tile * 16);
-    }
-    for (; tile < list.count; ++tile) Score<Format, M, 1>(t, pass.q, list.k + tile, &ahead, scores + tile * 16);
+    ScoreAll<Format, M, SumsAtOnce(V::TilesAtOnce(M), M, Format::kSums)>(t, list, pass.q, scores);
 
     float max[M];
     float sum[M];
@@ -580,15 +529,22 @@ class AttentionImpl {
     }
 
     const int64_t stride = state.stride;
-    for (int64_t i = 0; i < M * stride; i += V::kLanes) V::Store(acc + i, V::Zero());
+    constexpr int kSums = Format::kSums;
+    for (int64_t i = 0; i < M * stride * kSums; i += V::kLanes) V::Store(acc + i, V::Zero());
     if constexpr (CodeFormat<Format>) {
-      Format::template SumValues<M>(list, c, pass, t.head_dim, &ahead, scores, acc, stride);
+      Format::template SumValues<M>(list, c, pass, t.head_dim, scores, acc, stride);
     } else {
       // Few rows: few tiles at a time, so that memory is read in order.
-      const int step = Streams(M) ? 8 : list.count;
+      const int step = Streams(M) ? kAheadTiles : list.count;
       for (int first = 0; first < list.count; first += step) {
         const int tiles = list.count - first < step ? list.count - first : step;
-        SumAll<Format, M>(scores + first * kTileWords<Format>, tiles, list.v + first, &ahead, t.head_dim, acc, stride);
+        SumAll<Format, M, kVectorsAtOnce<Format, M>>(scores + first * kTileWords<Format>, tiles, list.v() + first,
+                                                     t.head_dim, acc, stride * kSums);
+      }
+      if constexpr (kSums == 2) {
+        for (int64_t i = 0; i < pass.count * stride; i += V::kLanes) {
+          V::Store(acc + i, Format::Total(V::Load(acc + i * 2), V::Load(acc + i * 2 + V::kLanes)));
+        }
       }
     }
     for (int r = 0; r < pass.count; ++r) {
@@ -619,8 +575,8 @@ class AttentionImpl {
     float* scores = scratch;
     float* acc = scores + kPassRows * kScoreStride;
     Chunk chunk;
-    chunk.position = reinterpret_cast<int32_t*>(acc + kPassRows * state.stride);
-    float* q = acc + kPassRows * state.stride + kChunkSlots;
+    chunk.position = reinterpret_cast<int32_t*>(acc + 2 * kPassRows * state.stride);
+    float* q = acc + 2 * kPassRows * state.stride + kChunkSlots;
 
     constexpr int kPasses = kTaskRows / V::kMaxPass + 1;
     Pass passes[kPasses];
@@ -672,7 +628,7 @@ class AttentionImpl {
       case KvType::kBF16:
         AttendFormat<typename V::Bf16>(task, chunk_begin, chunk_end, scratch, state, state_step);
         break;
-      case KvType::kF16: AttendFormat<KvF16<V>>(task, chunk_begin, chunk_end, scratch, state, state_step); break;
+      case KvType::kF16: AttendFormat<typename V::F16>(task, chunk_begin, chunk_end, scratch, state, state_step); break;
       case KvType::kI8:
         AttendFormat<KvCodes<V, KvType::kI8>>(task, chunk_begin, chunk_end, scratch, state, state_step);
         break;

@@ -43,6 +43,7 @@ struct AttentionVec : Vec {
     vst1_u8(static_cast<uint8_t*>(p), vreinterpret_u8_s16(vqmovn_s32(vcvtnq_s32_f32(x))));
   }
   using Bf16 = simd::KvBf16<Vec>;
+  using F16 = simd::KvF16<Vec>;
 };
 
 }  // namespace

@@ -8,7 +8,7 @@ namespace {  // as Vec
 
 struct AttentionVec : Vec {
   static constexpr int kMaxPass = 12;
-  static constexpr int TilesAtOnce(int m) { return m <= 6 ? 4 : 2; }
+  static constexpr int TilesAtOnce(int m) { return m <= 6 ? 4 : m <= 8 ? 3 : 2; }
   static constexpr int VectorsAtOnce(int m) { return m <= 2 ? 8 : m <= 6 ? 4 : 2; }
 
   static float First(F x) { return _mm512_cvtss_f32(x); }
