@@ -41,7 +41,7 @@ class BenchVerb final : public Verb {
   std::string_view summary() const override { return "Measure tokens per second and percent of the machine's limit."; }
   std::string_view description() const override {
     return "usage: kvasir bench [-m MODEL] [-p LIST] [-n LIST] [-b LIST] [-r N] [-o table|json|md]\n"
-           "       kvasir bench --kernels [--formats LIST] [-t N] [-r N]\n"
+           "       kvasir bench --kernels [--formats LIST] [--tokens LIST] [-t N] [-r N]\n"
            "       kvasir bench --ladder auto,int8,nf4 [-m MODEL] [--tests LIST] [-r N]\n\n"
            "pp512 runs a prompt of 512 tokens, tg128 generates 128 one after another, tg32@b16 takes 32 steps of 16\n"
            "sequences. The limits are measured in this process, before and after every run: reading memory, and\n"
@@ -59,6 +59,7 @@ class BenchVerb final : public Verb {
     flags.Int("-r,--repetitions", "N", &repetitions_, 1, 10000, "Runs of each test.");
     flags.Switch("--kernels", &kernels_, "Time every matrix kernel by itself, without a model.");
     flags.Text("--formats", "LIST", &formats_, "With --kernels: weight formats such as q4_0,bf16.");
+    flags.Text("--tokens", "LIST", &tokens_, "With --kernels: tokens of each product.");
     flags.Text("--ladder", "LIST", &ladder_,
                "Precisions that take turns step by step: auto, int8, nf4, fp4 (as --weights), or other files of the "
                "model; their ratios hold however the machine's speed drifts.");
@@ -89,7 +90,10 @@ class BenchVerb final : public Verb {
     if (json_) format_ = ReportForm::kJson;
     if (kernels_) {
       if (!ladder_.empty()) return InvalidArgument("--ladder goes with a model, not with --kernels");
+      auto tokens = ParseCounts(tokens_, 1, 4096);
+      if (!tokens.ok()) return tokens.status().WithContext("--tokens");
       return RunKernelBench({.formats = formats_,
+                             .tokens = *std::move(tokens),
                              .threads = model_.Options().threads,
                              .repetitions = repetitions_,
                              .round_weights = !model_.exact_prefill,
@@ -322,6 +326,7 @@ class BenchVerb final : public Verb {
   int32_t repetitions_ = 5;
   ReportForm format_ = ReportForm::kTable;
   std::string formats_;
+  std::string tokens_ = "1,4,16,512";
   std::string ladder_;
   bool kernels_ = false;
   bool limits_ = true;

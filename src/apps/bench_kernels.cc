@@ -23,8 +23,6 @@ constexpr int64_t kStreamedBytes = int64_t{256} << 20;  // of weights, where rea
 constexpr int64_t kComputedRows = 5632;                 // where computing is
 constexpr int64_t kManyTokens = 64;
 
-constexpr int64_t kTokens[] = {1, 4, 16, 512};
-
 /// Products of one weight format with so many tokens.
 struct KernelResult {
   std::string format;
@@ -180,7 +178,7 @@ Status RunKernelBench(const KernelBenchOptions& options) {
   KernelBench bench(ctx, meter, options.repetitions);
   std::vector<KernelResult> results;
   for (WeightFormat format : formats) {
-    for (int64_t tokens : kTokens) {
+    for (int64_t tokens : options.tokens) {
       ASSIGN_OR_RETURN(KernelResult result, bench.Run({format, tokens}));
       results.push_back(std::move(result));
     }

@@ -60,6 +60,9 @@ struct FormatKernels {
   void (*pack_x)(const float* x, int64_t stride, int tokens, int64_t cols, std::byte* out) noexcept = nullptr;
   /// tile[panels - 1][tokens - 1]; null where a tile of that size does not exist. One panel exists for 1…strip tokens.
   void (*tile[kMaxTilePanels][kMaxStrip])(const MatMulTile&) noexcept = {};
+  /// The same for several strips in turn, whose tiles fetch MatMulTile::next instead of what lies ahead of the weights
+  /// in use. Null where `tile` serves for that, too.
+  const FormatKernels* swept = nullptr;
   /// Turns lines of a panel into the form that `wide` takes, where that pays for many tokens: the same sums from the
   /// same packed x. Null where the format's own tiles are as fast.
   void (*widen)(const std::byte* w, int64_t lines, int64_t ahead, std::byte* out) noexcept = nullptr;

@@ -20,6 +20,8 @@ constexpr int64_t kItemsPerThread = 16;  // wanted, so that threads end together
 // With few strips the weights of the next block of k come from memory while the strips sweep over this one.
 constexpr int64_t kFewStrips = 4;
 constexpr int64_t kFewStripsBlockBytes = 8 << 10;
+// A panel's weights that several strips sweep over stay in the first-level cache.
+constexpr int64_t kSweptBlockBytes = 9 << 10;
 // What is widened for few strips stays in the first-level cache.
 constexpr int64_t kFewStripsWideBytes = 12 << 10;
 // What tiles fetch ahead of weights that several strips use.
@@ -50,7 +52,7 @@ Streaming StreamingFor(const FormatKernels& kernels, int64_t tokens) {
 struct Product {
   const MatMulKernels* set;
   const FormatKernels* kernels;  // of the weights' format
-  const FormatKernels* tiles;    // the same, or those that run on widened weights
+  const FormatKernels* tiles;    // the same, its swept ones, or those that run on widened weights
   MatView<const float> x;
   const PackedWeight* w;
   const Epilogue* epilogue;
@@ -79,7 +81,7 @@ struct Product {
   // Strips differ by at most one token, so that none is much less efficient than the others.
   int64_t StripBegin(int64_t s) const { return x.rows / strips * s + std::min(s, x.rows % strips); }
   int StripTokens(int64_t s) const { return static_cast<int>(StripBegin(s + 1) - StripBegin(s)); }
-  bool widens() const { return tiles != kernels; }
+  bool widens() const { return tiles == kernels->wide; }
   /// So few strips that each tile fetches the weights it reads; else what comes next is fetched meanwhile.
   bool fetches_own() const { return strips <= kFewStrips && !tiles->fetches_next; }
   /// Every weight is read once, by a single strip, from where it is.
@@ -122,6 +124,9 @@ void CutIntoItems(Product& p, int threads) {
   if (kernels.wide != nullptr && p.x.rows >= kernels.widen_from) {
     p.tiles = kernels.wide;
     p.strips = CeilDiv(p.x.rows, p.tiles->strip);
+  } else if (kernels.swept != nullptr && p.strips > 1) {
+    p.tiles = kernels.swept;
+    p.strips = CeilDiv(p.x.rows, p.tiles->strip);
   }
   p.group = kMaxGroup;
   p.ahead = kSweepAheadBytes;
@@ -139,6 +144,9 @@ void CutIntoItems(Product& p, int threads) {
       most = std::min(most, kFewStripsWideBytes / (p.group * kernels.wide_lines * kernels.wide_line_bytes));
     p.block_lines = BlockLines(p, most);
     p.ahead = p.block_lines * p.line_bytes;
+  } else if (p.tiles == kernels.swept) {
+    p.group = kMaxTilePanels;
+    p.block_lines = BlockLines(p, kSweptBlockBytes / p.line_bytes);
   } else {
     p.block_lines = BlockLines(p, kBlockBytesOfX / (p.tiles->strip * kernels.x_chunk_bytes) * kernels.lines_per_chunk);
   }

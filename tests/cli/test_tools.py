@@ -331,6 +331,9 @@ class Bench(CliTest):
             for key in ("bytes_per_s", "ops_per_s", "pct_of_limit"):
                 self.assertGreater(row[key], 0, key)
         self.fails("bench", "--kernels", "--formats", "q4_k,q9", says=['"q9"', "q4_0", "mxfp4"])
+        rows = self.ok("bench", "--kernels", "--formats", "q4_0", "--tokens", "3,20", "-r", "1", "--json").json
+        self.assertEqual([row["tokens"] for row in rows], [3, 20])
+        self.fails("bench", "--kernels", "--tokens", "0", says=["--tokens"])
 
     def test_bounded_caches(self):
         rows = self.ok("bench", "--tests", "pp150,tg4@d150,tg4@b2@d90", "-r", "1", "--no-limits", "--json", "--cache",

@@ -62,7 +62,7 @@ struct IntVec : Vec {
 };
 
 constexpr simd::QuantTiles kTiles{
-    .direct = 8, .paired = 2, .strip = 6, .panels = 2, .widen_from = 17, .round_from = 32};
+    .direct = 8, .swept = 6, .strip = 6, .panels = 2, .widen_from = 25, .widen_units_from = 17, .round_from = 32};
 
 }  // namespace
 

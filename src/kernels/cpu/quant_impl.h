@@ -16,56 +16,80 @@
 
 namespace kvasir::simd {
 
-/// Sums of all tokens and panels that one chunk of k adds to, and their way into the tile's sums.
+/// Sums of all tokens and panels that one chunk of k adds to, and their way into the tile's sums. Many of them are kept
+/// in memory, so that registers are left for the sums of a block.
 template <class V, int kPanels, int kTokens>
-struct ChunkSums {
+class ChunkSums {
+ public:
   using F = typename V::F;
+
   static constexpr int kParts = 16 / V::kLanes;
-  F value[kTokens][kPanels][kParts];
+  static constexpr bool kInMemory = kPanels * kTokens > 12;
+  struct Memory {
+    alignas(64) float sums[kInMemory ? kTokens * kPanels * 16 : 1];
+  };
+
+  explicit ChunkSums(Memory* memory) : sums_(memory->sums) {
+    // Compilers would rather keep what they know in registers, and move it to memory one by one where these run out.
+    if constexpr (kInMemory) __asm__("" : "+r"(sums_));
+  }
 
   [[gnu::always_inline]] inline void Clear() {
-#pragma GCC unroll 12
-    for (int t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 2
-      for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 4
-        for (int part = 0; part < kParts; ++part) value[t][p][part] = V::Zero();
-      }
-    }
+    ForAll([&](int t, int p, int part) { Set(t, p, part, V::Zero()); });
+  }
+  /// Adds a block's integers times its scale.
+  [[gnu::always_inline]] inline void Add(int t, int p, int part, typename V::U block, F scale) {
+    Set(t, p, part, V::Fma(V::ToF(block), scale, Get(t, p, part)));
   }
   /// Adds minimum · Σ q for each token.
   [[gnu::always_inline]] inline void AddMinima(int p, int part, F minimum, const std::byte* q_sums) {
 #pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) {
       const F sum = V::Set1(reinterpret_cast<const float*>(q_sums)[t]);
-      value[t][p][part] = V::Fma(minimum, sum, value[t][p][part]);
+      Set(t, p, part, V::Fma(minimum, sum, Get(t, p, part)));
     }
   }
-  [[gnu::always_inline]] inline void Store(float* acc) const {
-    for (int t = 0; t < kTokens; ++t) {
-      for (int p = 0; p < kPanels; ++p) {
-        for (int part = 0; part < kParts; ++part) V::Store(At(acc, t, p, part), value[t][p][part]);
-      }
-    }
+  [[gnu::always_inline]] inline void Store(float* acc) {
+    ForAll([&](int t, int p, int part) { V::Store(At(acc, t, p, part), Get(t, p, part)); });
   }
   /// acc += value · scale.
-  [[gnu::always_inline]] inline void AddTo(float* acc, const std::byte* x_scales) const {
-#pragma GCC unroll 12
-    for (int t = 0; t < kTokens; ++t) {
+  [[gnu::always_inline]] inline void AddTo(float* acc, const std::byte* x_scales) {
+    ForAll([&](int t, int p, int part) {
       const F scale = V::Set1(reinterpret_cast<const float*>(x_scales)[t]);
-#pragma GCC unroll 2
-      for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 4
-        for (int part = 0; part < kParts; ++part) {
-          float* const to = At(acc, t, p, part);
-          V::Store(to, V::Fma(value[t][p][part], scale, V::Load(to)));
-        }
-      }
-    }
+      float* const to = At(acc, t, p, part);
+      V::Store(to, V::Fma(Get(t, p, part), scale, V::Load(to)));
+    });
   }
 
  private:
-  static float* At(float* acc, int t, int p, int part) { return acc + (p * kTokens + t) * 16 + part * V::kLanes; }
+  template <class Do>
+  [[gnu::always_inline]] static inline void ForAll(const Do& what) {
+#pragma GCC unroll 12
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 4
+        for (int part = 0; part < kParts; ++part) what(t, p, part);
+      }
+    }
+  }
+  [[gnu::always_inline]] static inline float* At(float* acc, int t, int p, int part) {
+    return acc + (p * kTokens + t) * 16 + part * V::kLanes;
+  }
+  [[gnu::always_inline]] inline F Get(int t, int p, int part) const {
+    if constexpr (kInMemory) return V::Load(At(sums_, t, p, part));
+    return value_[t][p][part];
+  }
+  [[gnu::always_inline]] inline void Set(int t, int p, int part, F value) {
+    if constexpr (kInMemory) {
+      V::Store(At(sums_, t, p, part), value);
+    } else {
+      value_[t][p][part] = value;
+    }
+  }
+
+  F value_[kTokens][kPanels][kParts];
+  float* sums_;
 };
 
 /// acc[row] += x · w[row] for one input, whose codes stand in lanes of `codes`, byte `k % 4` of each dword.
@@ -147,95 +171,6 @@ constexpr int ChainsOf(int block_k, int tokens) {
   return chains < 1 ? 1 : chains > 4 ? 4 : chains;
 }
 
-/// Few tokens: a unit's codes are taken apart in registers and used for every token.
-template <class V, QuantLayout L, int kPanels, int kTokens>
-void QuantTile(const MatMulTile& tile) noexcept {
-  using Q = Quant<V, L>;
-  using X = typename Q::X;
-  using U = typename V::U;
-  constexpr int kChains = ChainsOf(L.block_k, kTokens);
-  ChunkSums<V, kPanels, kTokens> sums;
-  const std::byte* x = tile.x;
-  const std::byte* w = tile.w;
-  const int64_t panel_bytes = tile.panel_bytes;
-  sums.Clear();
-  if (!tile.resume) sums.Store(tile.acc);
-  for (int64_t line = 0; line < tile.lines; x += X::kBytes * kTokens) {
-    sums.Clear();
-    const std::byte* const chunk = w;
-    const int64_t end = line + Q::kRecordsPerChunk < tile.lines ? line + Q::kRecordsPerChunk : tile.lines;
-    int first_block = 0;  // of the record in its chunk
-    for (; line < end; ++line, w += L.record_bytes(), first_block += L.blocks()) {
-      typename Q::Header headers[kPanels][Q::kParts];
-#pragma GCC unroll 2
-      for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 4
-        for (int part = 0; part < Q::kParts; ++part) headers[p][part] = Q::LoadHeader(w + p * panel_bytes, part);
-      }
-      for (int span = 0; span < Q::kUnits / Q::kUnitsPerBlock; ++span) {
-#pragma GCC unroll 2
-        for (int p = 0; p < kPanels; ++p) {
-          const std::byte* const record = w + p * panel_bytes;
-#pragma GCC unroll 4
-          for (int part = 0; part < Q::kParts; ++part) {
-            U acc[Q::kBlocksPerUnit][kTokens][kChains];
-            const int block = span * Q::kBlocksPerUnit;
-            const std::byte* const q = x + (first_block + block) * Q::kBlockLines * kTokens * 4;
-            const std::byte* const seeds = x + (X::kSeedsAt + (first_block + block) * 4) * kTokens;
-            for (int u = 0; u < Q::kUnitsPerBlock; ++u) {
-              const int unit = span * Q::kUnitsPerBlock + u;
-              U codes[kUnitLines];
-              Q::Unpack(record, unit, part, codes);
-              constexpr int kLines = kUnitLines / Q::kBlocksPerUnit;
-#pragma GCC unroll 2
-              for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
-#pragma GCC unroll 12
-                for (int t = 0; t < kTokens; ++t) {
-                  if (u > 0) continue;
-                  acc[b][t][0] = V::Broadcast(seeds + (b * kTokens + t) * 4);
-#pragma GCC unroll 4
-                  for (int c = 1; c < kChains; ++c) acc[b][t][c] = V::SetDwords(0);
-                }
-                // Line by line: the sums of the tokens do not wait for each other.
-#pragma GCC unroll 8
-                for (int i = 0; i < kLines; ++i) {
-                  if (part == 0) FetchShare<V, L>(tile, record, unit, b * kLines + i);
-#pragma GCC unroll 12
-                  for (int t = 0; t < kTokens; ++t) {
-                    U& sum = acc[b][t][i % kChains];
-                    sum = V::template Dot<L.wide()>(sum, codes[b * kLines + i],
-                                                    V::Broadcast(q + (((b + u) * kLines + i) * kTokens + t) * 4));
-                  }
-                }
-              }
-            }
-#pragma GCC unroll 2
-            for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
-              const typename V::F scale = Q::Scale(record, headers[p][part], block + b, part);
-#pragma GCC unroll 12
-              for (int t = 0; t < kTokens; ++t) {
-                U sum = acc[b][t][0];
-#pragma GCC unroll 4
-                for (int c = 1; c < kChains; ++c) sum = V::AddDwords(sum, acc[b][t][c]);
-                sums.value[t][p][part] = V::Fma(V::ToF(sum), scale, sums.value[t][p][part]);
-              }
-              if constexpr (L.minima) {
-                sums.AddMinima(p, part, Q::Minimum(record, headers[p][part], block + b, part),
-                               x + (X::kSumsAt + (first_block + block + b) * 4) * kTokens);
-              }
-            }
-          }
-        }
-      }
-    }
-    sums.AddTo(tile.acc, x + X::kScalesAt * kTokens);
-    AddOutliers<kTokens, kPanels>(x + X::kOutliersAt * kTokens, [&](int64_t k, float value, int p, int t) {
-      AddRecordColumn<V, L>(chunk + p * panel_bytes + k / L.record_k * L.record_bytes(), k % L.record_k, value,
-                            tile.acc + (p * kTokens + t) * 16);
-    });
-  }
-}
-
 /// What is needed after a tile, asked for a little at a time between the tile's blocks: many lines at once would wait
 /// for each other, and the products for them.
 template <class V, int kPanels>
@@ -265,6 +200,123 @@ class SpreadFetch {
   int64_t due_ = 0;
 };
 
+/// Few tokens: a unit's codes are taken apart in registers and used for every token. kSwept: the weights were fetched
+/// before, and those of MatMulTile::next are meanwhile.
+template <class V, QuantLayout L, int kPanels, int kTokens, bool kSwept>
+void QuantTile(const MatMulTile& tile) noexcept {
+  using Q = Quant<V, L>;
+  using X = typename Q::X;
+  using U = typename V::U;
+  // Panels side by side share the activations, which are read for both at once.
+  constexpr int kStepLines = kSwept ? Q::kStepLines : kUnitLines;
+  constexpr int kSide = kStepLines < kUnitLines ? kPanels : 1;
+  constexpr int kChains = ChainsOf(L.block_k, kTokens * kSide);
+  typename ChunkSums<V, kPanels, kTokens>::Memory memory;
+  ChunkSums<V, kPanels, kTokens> sums(&memory);
+  const std::byte* x = tile.x;
+  const std::byte* w = tile.w;
+  const int64_t panel_bytes = tile.panel_bytes;
+  constexpr int kSpans = Q::kUnits / Q::kUnitsPerBlock;
+  SpreadFetch<V, kPanels> fetch(tile, tile.lines * kSpans);
+  sums.Clear();
+  if (!tile.resume) sums.Store(tile.acc);
+  for (int64_t line = 0; line < tile.lines; x += X::kBytes * kTokens) {
+    sums.Clear();
+    const std::byte* const chunk = w;
+    const int64_t end = line + Q::kRecordsPerChunk < tile.lines ? line + Q::kRecordsPerChunk : tile.lines;
+    int first_block = 0;  // of the record in its chunk
+    for (; line < end; ++line, w += L.record_bytes(), first_block += L.blocks()) {
+      typename Q::Header headers[kPanels][Q::kParts];
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 4
+        for (int part = 0; part < Q::kParts; ++part) headers[p][part] = Q::LoadHeader(w + p * panel_bytes, part);
+      }
+      for (int span = 0; span < kSpans; ++span) {
+        if constexpr (kSwept) fetch.Step();
+#pragma GCC unroll 2
+        for (int first = 0; first < kPanels; first += kSide) {
+          const std::byte* const record = w + first * panel_bytes;
+#pragma GCC unroll 4
+          for (int part = 0; part < Q::kParts; ++part) {
+            U acc[Q::kBlocksPerUnit][kTokens][kSide][kChains];
+            const int block = span * Q::kBlocksPerUnit;
+            const std::byte* const q = x + (first_block + block) * Q::kBlockLines * kTokens * 4;
+            const std::byte* const seeds = x + (X::kSeedsAt + (first_block + block) * 4) * kTokens;
+#pragma GCC unroll 2
+            for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
+#pragma GCC unroll 12
+              for (int t = 0; t < kTokens; ++t) {
+                const U seed = V::Broadcast(seeds + (b * kTokens + t) * 4);
+#pragma GCC unroll 2
+                for (int p = 0; p < kSide; ++p) {
+                  acc[b][t][p][0] = seed;
+#pragma GCC unroll 4
+                  for (int c = 1; c < kChains; ++c) acc[b][t][p][c] = V::SetDwords(0);
+                }
+              }
+            }
+            for (int u = 0; u < Q::kUnitsPerBlock; ++u) {
+              const int unit = span * Q::kUnitsPerBlock + u;
+              constexpr int kLines = kUnitLines / Q::kBlocksPerUnit;  // of a block
+#pragma GCC unroll 8
+              for (int step = 0; step < kUnitLines / kStepLines; ++step) {
+                U codes[kSide][kStepLines];
+#pragma GCC unroll 2
+                for (int p = 0; p < kSide; ++p) Q::UnpackStep(record + p * panel_bytes, unit, step, part, codes[p]);
+                // Line by line: the sums of the tokens do not wait for each other.
+#pragma GCC unroll 8
+                for (int l = 0; l < kStepLines; ++l) {
+                  const int line_of_unit = step * kStepLines + l;
+                  const int b = line_of_unit / kLines;
+#pragma GCC unroll 2
+                  for (int p = 0; p < kSide; ++p) {
+                    if (part > 0 || kSwept) continue;
+                    FetchShare<V, L>(tile, record + p * panel_bytes, unit, line_of_unit);
+                  }
+#pragma GCC unroll 12
+                  for (int t = 0; t < kTokens; ++t) {
+                    const U values = V::Broadcast(q + ((u * kLines + line_of_unit) * kTokens + t) * 4);
+#pragma GCC unroll 2
+                    for (int p = 0; p < kSide; ++p) {
+                      U& sum = acc[b][t][p][line_of_unit % kLines % kChains];
+                      sum = V::template Dot<L.wide()>(sum, codes[p][l], values);
+                    }
+                  }
+                }
+              }
+            }
+#pragma GCC unroll 2
+            for (int b = 0; b < Q::kBlocksPerUnit; ++b) {
+#pragma GCC unroll 2
+              for (int p = 0; p < kSide; ++p) {
+                const std::byte* const own = record + p * panel_bytes;
+                const typename V::F scale = Q::Scale(own, headers[first + p][part], block + b, part);
+#pragma GCC unroll 12
+                for (int t = 0; t < kTokens; ++t) {
+                  U sum = acc[b][t][p][0];
+#pragma GCC unroll 4
+                  for (int c = 1; c < kChains; ++c) sum = V::AddDwords(sum, acc[b][t][p][c]);
+                  sums.Add(t, first + p, part, sum, scale);
+                }
+                if constexpr (L.minima) {
+                  sums.AddMinima(first + p, part, Q::Minimum(own, headers[first + p][part], block + b, part),
+                                 x + (X::kSumsAt + (first_block + block + b) * 4) * kTokens);
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    sums.AddTo(tile.acc, x + X::kScalesAt * kTokens);
+    AddOutliers<kTokens, kPanels>(x + X::kOutliersAt * kTokens, [&](int64_t k, float value, int p, int t) {
+      AddRecordColumn<V, L>(chunk + p * panel_bytes + k / L.record_k * L.record_bytes(), k % L.record_k, value,
+                            tile.acc + (p * kTokens + t) * 16);
+    });
+  }
+}
+
 /// Many tokens: lines are blocks of bytes (WidenRecords), and all tokens' sums of a block are in registers.
 template <class V, int kBlockK, bool kMinima, bool kWideCodes, int kPanels, int kTokens>
 void WideTile(const MatMulTile& tile) noexcept {
@@ -272,7 +324,8 @@ void WideTile(const MatMulTile& tile) noexcept {
   using U = typename V::U;
   constexpr int kParts = 16 / V::kLanes;
   constexpr int kBlockLines = kBlockK / 4;
-  ChunkSums<V, kPanels, kTokens> sums;
+  typename ChunkSums<V, kPanels, kTokens>::Memory memory;
+  ChunkSums<V, kPanels, kTokens> sums(&memory);
   const std::byte* x = tile.x;
   const std::byte* w = tile.w;
   const int64_t panel_bytes = tile.panel_bytes;
@@ -315,9 +368,7 @@ void WideTile(const MatMulTile& tile) noexcept {
               reinterpret_cast<const float*>(w + p * panel_bytes + kBlockK * 16) + part * V::kLanes;
           const typename V::F scale = V::Load(scales);
 #pragma GCC unroll 12
-          for (int t = 0; t < kTokens; ++t) {
-            sums.value[t][p][part] = V::Fma(V::ToF(acc[t][p]), scale, sums.value[t][p][part]);
-          }
+          for (int t = 0; t < kTokens; ++t) sums.Add(t, p, part, acc[t][p], scale);
           if constexpr (kMinima) {
             sums.AddMinima(p, part, V::Load(scales + 16), x + (X::kSumsAt + block * 4) * kTokens);
           }
@@ -353,15 +404,17 @@ constexpr FormatKernels MakeWideKernels() {
 template <class V, int kBlockK, bool kMinima, bool kWideCodes, int kStrip, int kPanels>
 inline constexpr FormatKernels kWideKernels = MakeWideKernels<V, kBlockK, kMinima, kWideCodes, kStrip, kPanels>();
 
-/// How many tokens and panels the tiles take: kDirect tokens from a format's own records (kPaired where two panels go
-/// together), strips of kStrip tokens and kPanels panels from wide ones, which are made for widen_from tokens and more.
+/// How many tokens the tiles take: `direct` tokens from a format's own records where there is a single strip, else
+/// strips of `swept` tokens; strips of `strip` tokens and `panels` panels from wide ones, which are made for widen_from
+/// tokens and more.
 struct QuantTiles {
   int direct;
-  int paired;
+  int swept = 0;  // 0: several strips are like a single one
   int strip;
   int panels;
   int widen_from;
-  int round_from = 0;  // 0: never
+  int widen_units_from = widen_from;  // the same where a unit has to be taken apart at once
+  int round_from = 0;                 // 0: never
 };
 
 /// The product for many tokens with weights rounded to kRoundedLayout.
@@ -386,6 +439,31 @@ inline constexpr FormatKernels kRoundedKernels = MakeRoundedKernels<V, L, kTiles
 
 inline constexpr int kFarAhead = 7168;
 
+template <class V, QuantLayout L, int kDirect, int kPaired, bool kSwept>
+constexpr void FillTiles(FormatKernels* kernels) {
+  [&]<int... kT>(std::integer_sequence<int, kT...>) {
+    ((kernels->tile[0][kT] = &QuantTile<V, L, 1, kT + 1, kSwept>), ...);
+  }(std::make_integer_sequence<int, kDirect>());
+  [&]<int... kT>(std::integer_sequence<int, kT...>) {
+    ((kernels->tile[1][kT] = &QuantTile<V, L, 2, kT + 1, kSwept>), ...);
+  }(std::make_integer_sequence<int, kPaired>());
+}
+
+/// Several strips of a format's own records: two panels side by side where a step's codes leave registers for both.
+template <class V, QuantLayout L, int kStrip>
+constexpr FormatKernels MakeSweptKernels() {
+  FormatKernels kernels;
+  kernels.strip = kStrip;
+  kernels.lines_per_chunk = Quant<V, L>::kRecordsPerChunk;
+  kernels.x_chunk_bytes = Quant<V, L>::X::kBytes;
+  kernels.fetches_next = true;
+  constexpr bool kStepwise = Quant<V, L>::kStepLines < kUnitLines;
+  FillTiles<V, L, kStrip, kStepwise ? kStrip : 2, true>(&kernels);
+  return kernels;
+}
+template <class V, QuantLayout L, int kStrip>
+inline constexpr FormatKernels kSweptKernels = MakeSweptKernels<V, L, kStrip>();
+
 template <class V, QuantLayout L, QuantTiles kTiles>
 constexpr FormatKernels MakeIntKernels() {
   using Q = Quant<V, L>;
@@ -394,17 +472,13 @@ constexpr FormatKernels MakeIntKernels() {
   kernels.lines_per_chunk = Q::kRecordsPerChunk;
   kernels.x_chunk_bytes = Q::X::kBytes;
   kernels.pack_x = &PackQuantX<V, L, Q::kZero>;
-  [&]<int... kT>(std::integer_sequence<int, kT...>) {
-    ((kernels.tile[0][kT] = &QuantTile<V, L, 1, kT + 1>), ...);
-  }(std::make_integer_sequence<int, kTiles.direct>());
-  [&]<int... kT>(std::integer_sequence<int, kT...>) {
-    ((kernels.tile[1][kT] = &QuantTile<V, L, 2, kT + 1>), ...);
-  }(std::make_integer_sequence<int, kTiles.paired>());
+  FillTiles<V, L, kTiles.direct, kTiles.panels, false>(&kernels);
+  if constexpr (kTiles.swept > 0) kernels.swept = &kSweptKernels<V, L, kTiles.swept>;
   kernels.widen = &WidenRecords<V, L>;
   kernels.wide = &kWideKernels<V, L.block_k, L.minima, L.wide(), kTiles.strip, kTiles.panels>;
   kernels.wide_lines = L.blocks();
   kernels.wide_line_bytes = kWideBlockBytes<L.block_k, L.minima>;
-  kernels.widen_from = kTiles.widen_from;
+  kernels.widen_from = Q::kStepLines < kUnitLines ? kTiles.widen_from : kTiles.widen_units_from;
   kernels.round_from = kTiles.round_from;
   // Measured: Zen 4's own prefetching follows quick reading, which fetching far ahead disturbs; slow reading (of
   // several tokens, or codes that take work) gains from it.

@@ -58,7 +58,7 @@ struct IntVec : Vec {
   }
 };
 
-constexpr simd::QuantTiles kTiles{.direct = 4, .paired = 1, .strip = 4, .panels = 1, .widen_from = 5};
+constexpr simd::QuantTiles kTiles{.direct = 4, .strip = 4, .panels = 1, .widen_from = 5};
 
 }  // namespace
 

@@ -86,6 +86,30 @@ struct Quant {
     }
   }
 
+  /// Lines that Unpack takes apart at a time where it has no need of others beside them.
+  static constexpr int kStepLines = L.pairs || L.bits ? kUnitLines : L.nibbles ? 2 : 1;
+  /// Unpack of the kLines (kStepLines, or all of a unit) from `step * kLines` on.
+  template <int kLines>
+  [[gnu::always_inline]] static inline void UnpackStep(const std::byte* record, int unit, int step, int part,
+                                                       U (&w)[kLines]) {
+    static_assert(kLines == kStepLines || kLines == kUnitLines);
+    if constexpr (kLines == kUnitLines) {
+      Unpack(record, unit, part, w);
+    } else if constexpr (L.nibbles) {
+      const U mask = V::SetBytes(15);
+      const U v = V::LoadOnce(record + L.unit_at(unit) + part * kVectorBytes + step * 64);
+      w[0] = V::And(v, mask);
+      w[1] = V::And(V::template ShiftRight<4>(v), mask);
+      if constexpr (L.table != CodeTable::kNone) {
+        const U table = V::LoadTable(TableCodes(L.table));
+        w[0] = V::LookUp(table, w[0]);
+        w[1] = V::LookUp(table, w[1]);
+      }
+    } else {
+      w[0] = V::LoadU(record + L.unit_at(unit) + part * kVectorBytes + L.bytes_at() + step * 64);
+    }
+  }
+
   /// What all blocks of a record share.
   struct Header {
     F d;
