@@ -94,6 +94,7 @@ void Scheduler::Begin(Lane& lane, SeqId seq) {
 void Scheduler::Leave(Lane& lane) {
   cache_.Release(lane.seq);
   lane.running = false;
+  lane.begun = false;
   lane.published = false;
   running_.erase(RankOf(lane));
   waiting_.CountRunning(lane.spec.client, -1);
@@ -166,6 +167,13 @@ bool Scheduler::StartNext() {
   return true;
 }
 
+/// Just before the first of a text is run: others may have computed what it begins with since it was let in.
+void Scheduler::MatchAgain(Lane& lane) {
+  if (lane.begun || cache_.NextPosition(lane.seq) > 0) return;
+  lane.cached_tokens = cache_.MatchPrefix(lane.seq, lane.spec.scope, *lane.spec.tokens);
+  cached_tokens_ += lane.cached_tokens;
+}
+
 /// Reserves; where the cache is full, lanes that come after this one are taken out, the last first. False: there is no
 /// room, and the lane itself is taken out, or is too long for the cache.
 bool Scheduler::MakeRoom(Lane& lane, int64_t tokens, Step& step) {
@@ -188,6 +196,7 @@ bool Scheduler::MakeRoom(Lane& lane, int64_t tokens, Step& step) {
 
 void Scheduler::Schedule(Lane& lane, int64_t tokens, Step& step) {
   const int64_t left = Left(lane);
+  lane.begun = true;
   if (!MakeRoom(lane, tokens, step)) return;
   const auto at = static_cast<size_t>(cache_.NextPosition(lane.seq));
   step.inputs.push_back({.lane = lane.id,
@@ -257,9 +266,10 @@ Scheduler::Step Scheduler::Next() {
   int64_t budget = PromptBudget(static_cast<int64_t>(step.inputs.size()));
   for (Lane* lane : prompts) {
     if (!lane->running) continue;
+    if (options_.chunk_prompts && budget <= 0) break;
+    MatchAgain(*lane);
     const int64_t left = Left(*lane);
     const int64_t count = options_.chunk_prompts ? std::min(left, budget) : left;
-    if (count <= 0) break;
     Schedule(*lane, count, step);
     budget -= count;
   }

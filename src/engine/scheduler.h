@@ -149,6 +149,7 @@ class Scheduler {
     SeqId seq = 0;  // while it runs
     int64_t cached_tokens = 0;
     Clock::time_point since = {};  // it waits
+    bool begun = false;            // something was reserved for it since it was let in
     bool published = false;        // its text so far, to the tree of prefixes
     SwappedBlocks swapped;         // while it waits
   };
@@ -179,6 +180,7 @@ class Scheduler {
   void WaitAgain(Lane& lane);
   void Preempt(Lane& lane);
   bool MakeRoom(Lane& lane, int64_t tokens, Step& step);
+  void MatchAgain(Lane& lane);
   void Schedule(Lane& lane, int64_t tokens, Step& step);
   double WaitForMore() const;
   double Slower(bool share) const { return share ? (1 + options_.slowest_answers) / 2 : options_.slowest_answers; }

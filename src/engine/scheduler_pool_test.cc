@@ -41,6 +41,24 @@ TEST(SchedulerPoolTest, TheLastIsTakenOutWhereBlocksRunOutAndComesBack) {
   EXPECT_GT(driver.scheduler().counts().cached_tokens, 0);
 }
 
+// Many that come at once and begin alike compute it once, though none of them was there before the others.
+TEST(SchedulerPoolTest, WhatOthersHaveComputedMeanwhileIsShared) {
+  const auto cache = Cache(512);
+  Driver driver(*cache, {.max_running = 3, .step_tokens = 32});
+  const LaneId a = driver.Add(64);
+  const LaneId b = driver.Add(70);
+  const LaneId c = driver.Add(10, 500);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 32}));
+  EXPECT_EQ(driver.scheduler().counts().running, 3);
+  EXPECT_EQ(driver.scheduler().counts().cached_tokens, 0);
+  EXPECT_THAT(Sizes(driver.Step()), ElementsAre(P{a, 32}));
+  const Scheduler::Step step = driver.Step();
+  EXPECT_THAT(Sizes(step), ElementsAre(P{a, 1}, P{b, 6}, P{c, 10}));
+  EXPECT_EQ(step.inputs[1].cached_tokens, 64);
+  EXPECT_EQ(step.inputs[2].cached_tokens, 0);
+  EXPECT_EQ(driver.scheduler().counts().cached_tokens, 64);
+}
+
 TEST(SchedulerPoolTest, WhatCannotFitIsSaid) {
   const auto cache = Cache(32);
   Driver driver(*cache, {.max_running = 2, .step_tokens = 64});
