@@ -16,52 +16,42 @@
 
 namespace kvasir::simd {
 
-/// Sums of all tokens and panels that one chunk of k adds to, and their way into the tile's sums. Many of them are kept
-/// in memory, so that registers are left for the sums of a block.
+/// Sums of all tokens and panels that one chunk of k adds to, and their way into the tile's sums.
 template <class V, int kPanels, int kTokens>
 class ChunkSums {
  public:
   using F = typename V::F;
 
-  static constexpr int kParts = 16 / V::kLanes;
-  static constexpr bool kInMemory = kPanels * kTokens > 12;
-  struct Memory {
-    alignas(64) float sums[kInMemory ? kTokens * kPanels * 16 : 1];
-  };
-
-  explicit ChunkSums(Memory* memory) : sums_(memory->sums) {
-    // Compilers would rather keep what they know in registers, and move it to memory one by one where these run out.
-    if constexpr (kInMemory) __asm__("" : "+r"(sums_));
-  }
-
   [[gnu::always_inline]] inline void Clear() {
-    ForAll([&](int t, int p, int part) { Set(t, p, part, V::Zero()); });
+    ForAll([&](int t, int p, int part) { value_[t][p][part] = V::Zero(); });
   }
   /// Adds a block's integers times its scale.
   [[gnu::always_inline]] inline void Add(int t, int p, int part, typename V::U block, F scale) {
-    Set(t, p, part, V::Fma(V::ToF(block), scale, Get(t, p, part)));
+    value_[t][p][part] = V::Fma(V::ToF(block), scale, value_[t][p][part]);
   }
   /// Adds minimum · Σ q for each token.
   [[gnu::always_inline]] inline void AddMinima(int p, int part, F minimum, const std::byte* q_sums) {
 #pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) {
       const F sum = V::Set1(reinterpret_cast<const float*>(q_sums)[t]);
-      Set(t, p, part, V::Fma(minimum, sum, Get(t, p, part)));
+      value_[t][p][part] = V::Fma(minimum, sum, value_[t][p][part]);
     }
   }
-  [[gnu::always_inline]] inline void Store(float* acc) {
-    ForAll([&](int t, int p, int part) { V::Store(At(acc, t, p, part), Get(t, p, part)); });
+  [[gnu::always_inline]] inline void Store(float* acc) const {
+    ForAll([&](int t, int p, int part) { V::Store(At(acc, t, p, part), value_[t][p][part]); });
   }
   /// acc += value · scale.
-  [[gnu::always_inline]] inline void AddTo(float* acc, const std::byte* x_scales) {
+  [[gnu::always_inline]] inline void AddTo(float* acc, const std::byte* x_scales) const {
     ForAll([&](int t, int p, int part) {
       const F scale = V::Set1(reinterpret_cast<const float*>(x_scales)[t]);
       float* const to = At(acc, t, p, part);
-      V::Store(to, V::Fma(Get(t, p, part), scale, V::Load(to)));
+      V::Store(to, V::Fma(value_[t][p][part], scale, V::Load(to)));
     });
   }
 
  private:
+  static constexpr int kParts = 16 / V::kLanes;
+
   template <class Do>
   [[gnu::always_inline]] static inline void ForAll(const Do& what) {
 #pragma GCC unroll 12
@@ -76,20 +66,8 @@ class ChunkSums {
   [[gnu::always_inline]] static inline float* At(float* acc, int t, int p, int part) {
     return acc + (p * kTokens + t) * 16 + part * V::kLanes;
   }
-  [[gnu::always_inline]] inline F Get(int t, int p, int part) const {
-    if constexpr (kInMemory) return V::Load(At(sums_, t, p, part));
-    return value_[t][p][part];
-  }
-  [[gnu::always_inline]] inline void Set(int t, int p, int part, F value) {
-    if constexpr (kInMemory) {
-      V::Store(At(sums_, t, p, part), value);
-    } else {
-      value_[t][p][part] = value;
-    }
-  }
 
   F value_[kTokens][kPanels][kParts];
-  float* sums_;
 };
 
 /// acc[row] += x · w[row] for one input, whose codes stand in lanes of `codes`, byte `k % 4` of each dword.
@@ -211,8 +189,7 @@ void QuantTile(const MatMulTile& tile) noexcept {
   constexpr int kStepLines = kSwept ? Q::kStepLines : kUnitLines;
   constexpr int kSide = kStepLines < kUnitLines ? kPanels : 1;
   constexpr int kChains = ChainsOf(L.block_k, kTokens * kSide);
-  typename ChunkSums<V, kPanels, kTokens>::Memory memory;
-  ChunkSums<V, kPanels, kTokens> sums(&memory);
+  ChunkSums<V, kPanels, kTokens> sums;
   const std::byte* x = tile.x;
   const std::byte* w = tile.w;
   const int64_t panel_bytes = tile.panel_bytes;
@@ -324,8 +301,7 @@ void WideTile(const MatMulTile& tile) noexcept {
   using U = typename V::U;
   constexpr int kParts = 16 / V::kLanes;
   constexpr int kBlockLines = kBlockK / 4;
-  typename ChunkSums<V, kPanels, kTokens>::Memory memory;
-  ChunkSums<V, kPanels, kTokens> sums(&memory);
+  ChunkSums<V, kPanels, kTokens> sums;
   const std::byte* x = tile.x;
   const std::byte* w = tile.w;
   const int64_t panel_bytes = tile.panel_bytes;
