@@ -41,6 +41,11 @@ struct SequencePlan {
   float* partials = nullptr;                // split: [kv_heads][chunks][state]
   std::atomic<int32_t>* waiting = nullptr;  // split: [kv_heads] tasks not done yet
   int64_t state_floats = 0;
+
+  /// Rows times chunks of its largest task.
+  int64_t WorkOfTask() const {
+    return std::min<int64_t>(rows, kTaskRows) * (split ? chunks_per_task : chunks.end - chunks.begin);
+  }
 };
 
 /// Chunks in which the tokens [first, last] may see something.
@@ -87,6 +92,13 @@ class Plan {
       RETURN_IF_ERROR(PrepareSequence(plan.args, &plan, &partial_floats));
       head_dim = std::max<int64_t>(head_dim, plan.args.kv.head_dim);
     }
+    // The largest tasks go first, so that the last ones are short.
+    std::sort(plans_, plans_ + count_,
+              [](const SequencePlan& a, const SequencePlan& b) { return a.WorkOfTask() > b.WorkOfTask(); });
+    for (int64_t i = 0; i < count_; ++i) {
+      plans_[i].first_task = tasks_;
+      tasks_ += plans_[i].args.kv.kv_heads * plans_[i].tasks_per_head;
+    }
     if (tasks_ == 0) return OkStatus();
     worker_floats_ = AttentionScratchFloats(head_dim) + AttentionStateFloats(kTaskRows, head_dim);
     ASSIGN_OR_RETURN(worker_memory_, ctx_.scratch->Allocate<float>(worker_floats_ * ctx_.pool->size()));
@@ -115,7 +127,6 @@ class Plan {
   Status PrepareSequence(const AttentionArgs& args, SequencePlan* plan, int64_t* partial_floats) {
     const int64_t heads = args.kv.kv_heads;
     plan->rows = args.q.rows * (args.n_heads / heads);
-    plan->first_task = tasks_;
     plan->tasks_per_head = CeilDiv(plan->rows, kTaskRows);
     plan->chunks = ChunksOf(args, 0, args.q.rows - 1);
     const int64_t n = plan->chunks.end - plan->chunks.begin;
@@ -133,7 +144,6 @@ class Plan {
         std::construct_at(plan->waiting + h, static_cast<int32_t>(plan->tasks_per_head));
       }
     }
-    tasks_ += heads * plan->tasks_per_head;
     return OkStatus();
   }
 

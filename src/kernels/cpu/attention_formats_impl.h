@@ -75,9 +75,10 @@ struct KvF16Pairs {
   static void StoreWeights(float* out, F p) { V::Store(out, p); }
 };
 
-/// bf16 without an instruction for it: products in fp32 with queries rounded as the instruction wants them.
+/// bf16 without an instruction for it: products in fp32, with queries rounded as the instruction wants them.
 template <class V>
 struct KvBf16 {
+  static constexpr bool kRoundsQueries = true;
   static constexpr int kGroup = 2;
   static constexpr int kWords = 2;
   static constexpr int kSums = 1;
@@ -87,7 +88,7 @@ struct KvBf16 {
   static Line Load(const std::byte* p) { return Widen(V::LoadU(p)); }
   static Line LoadN(const std::byte* p, int n) { return Widen(V::LoadUN(p, n)); }
   [[gnu::always_inline]] static void Add(F (&sum)[1], const Line& line, const float* w) { KvF16<V>::Add(sum, line, w); }
-  static void StoreWeights(float* out, F p) { V::StoreU(out, V::RoundBf16(p)); }
+  static void StoreWeights(float* out, F p) { V::Store(out, p); }
 };
 
 /// Whether a format keeps codes with scales: KvCodes has its own packing, scores and sums.

@@ -131,7 +131,9 @@ class AttentionImpl {
                      V::LoadN(q + at + v * V::kLanes, left < V::kLanes ? left : V::kLanes, V::Zero()));
         }
         for (int v = 0; v < kTileVectors<V>; ++v) {
-          Format::StoreWeights(words + v * (kTileWords<Format> / kTileVectors<V>), V::Load(in + v * V::kLanes));
+          F x = V::Load(in + v * V::kLanes);
+          if constexpr (requires { Format::kRoundsQueries; }) x = V::AsF(V::RoundBf16(x));
+          Format::StoreWeights(words + v * (kTileWords<Format> / kTileVectors<V>), x);
         }
         const int64_t line = at / Format::kGroup;
         for (int j = 0; j < 16 / Format::kGroup && line + j < t.lines; ++j) {
@@ -143,10 +145,10 @@ class AttentionImpl {
 
   // ---- The two products.
 
-  /// Passes of few rows are bound by memory. While they use a tile they ask for the one that is kAheadTiles behind it
-  /// in their order of use, line for line in the order in which they use lines, and move those that they use next into
-  /// the first-level cache: in one step a core has fewer lines on their way.
-  static constexpr bool Streams(int m) { return m <= 8; }
+  /// While passes use a tile they ask for the one that is kAheadTiles behind it in their order of use, line for line in
+  /// the order in which they use lines, and move those that they use next into the first-level cache: in one step a
+  /// core has fewer lines on their way.
+  static constexpr bool Streams(int m) { return m <= 12; }
   static constexpr int kAheadTiles = 8;
 
   /// Asks for kLines lines from p on, for the second-level cache or, near, the first.
@@ -416,10 +418,9 @@ class AttentionImpl {
     return s;
   }
 
-  /// Softmax of one row over the listed tiles: scores become weights in place. Returns the sum; *max in powers of two.
-  template <typename Format>
-  static float SoftmaxRow(const Task& t, const TileList& list, const Chunk& c, int row, RowRange range, float* scores,
-                          float* max) {
+  /// Makes scores of one row over the listed tiles logits, but for the map's factor, with -inf where the row does not
+  /// see. Returns the largest, in powers of two.
+  static float MaskRow(const Task& t, const TileList& list, const Chunk& c, int row, RowRange range, float* scores) {
     const ScoreMap& map = t.map;
     float slope = 0.0f;
     float own_bias = 0.0f;
@@ -448,14 +449,28 @@ class AttentionImpl {
         V::Store(at, V::SelectInRange(V::LoadU(position + v), range.low, range.high, V::Load(at), V::Set1(-kInfinity)));
       }
     }
-    const float* const end = scores + list.count * 16;
-    F most = V::Load(scores);
-    for (const float* at = scores + V::kLanes; at < end; at += V::kLanes) most = V::Max(most, V::Load(at));
-    const float top = V::HorizontalMax(most);
+    // Several chains, lest each maximum wait for the one before.
+    constexpr int kChains = 4;
+    const int vectors = list.count * kTileVectors<V>;
+    F most[kChains];
+    for (F& chain : most) chain = V::Load(scores);
+    int i = 0;
+    for (; i + kChains <= vectors; i += kChains) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kChains; ++j) most[j] = V::Max(most[j], V::Load(scores + (i + j) * V::kLanes));
+    }
+    for (; i < vectors; ++i) most[0] = V::Max(most[0], V::Load(scores + i * V::kLanes));
+    const float top = V::HorizontalMax(V::Max(V::Max(most[0], most[1]), V::Max(most[2], most[3])));
     // All masked: any finite maximum makes the weights 0. A NaN among the scores reaches the sum either way.
-    const float reference = top == -kInfinity ? 0.0f : top * map.factor;
+    return top == -kInfinity ? 0.0f : top * map.factor;
+  }
+
+  /// What MaskRow made of a row's scores becomes weights in place. Returns their sum.
+  template <typename Format>
+  static float WeighRow(const ScoreMap& map, const TileList& list, float max, float* scores) {
+    const float* const end = scores + list.count * 16;
     const F factor = V::Set1(map.factor);
-    const F minus = V::Set1(-reference);
+    const F minus = V::Set1(-max);
     F total = V::Zero();
     float* weights = scores;
     for (const float* at = scores; at < end; at += V::kLanes) {
@@ -464,7 +479,6 @@ class AttentionImpl {
       Format::StoreWeights(weights, p);
       weights += kTileWords<Format> / kTileVectors<V>;
     }
-    *max = reference;
     return V::HorizontalSum(total);
   }
 
@@ -524,9 +538,11 @@ class AttentionImpl {
 
     float max[M];
     float sum[M];
+    // Row by row in two turns, so that no row waits for its own maximum.
     for (int r = 0; r < pass.count; ++r) {
-      sum[r] = SoftmaxRow<Format>(t, list, c, pass.row + r, pass.ranges[r], scores + r * kScoreStride, &max[r]);
+      max[r] = MaskRow(t, list, c, pass.row + r, pass.ranges[r], scores + r * kScoreStride);
     }
+    for (int r = 0; r < pass.count; ++r) sum[r] = WeighRow<Format>(t.map, list, max[r], scores + r * kScoreStride);
 
     const int64_t stride = state.stride;
     constexpr int kSums = Format::kSums;
