@@ -7,21 +7,20 @@
 namespace kvasir {
 namespace {
 
-// Old enough not to follow every hiccup, young enough to follow texts that grow.
-constexpr double kNewShare = 0.2;
+// Shares of a new measurement: small enough not to follow every hiccup, large enough to follow texts that grow. What
+// answers take alone is seen at every step while there are no prompts, and seldom while there are.
+constexpr double kShareOfPromptToken = 0.1;
+constexpr double kShareOfStep = 1.0 / 32;
+constexpr double kShareOfRareStep = 0.2;
 constexpr int64_t kAloneEvery = 64;  // steps with prompts
-
-double Follow(std::optional<double> average, double value) {
-  return average ? *average + kNewShare * (value - *average) : value;
-}
 
 }  // namespace
 
 void StepCosts::Add(int64_t answers, int64_t prompt_tokens, double milliseconds) {
   if (!(milliseconds > 0) || !std::isfinite(milliseconds) || answers + prompt_tokens <= 0) return;
   if (prompt_tokens == 0) {
-    const auto known = answers_ms_.find(answers);
-    answers_ms_[answers] = known == answers_ms_.end() ? milliseconds : Follow(known->second, milliseconds);
+    const double rarity = static_cast<double>(since_alone_) / kAloneEvery;
+    answers_ms_[answers].Add(milliseconds, std::max(kShareOfStep, kShareOfRareStep * rarity));
     since_alone_ = 0;
     return;
   }
@@ -31,8 +30,13 @@ void StepCosts::Add(int64_t answers, int64_t prompt_tokens, double milliseconds)
   if (!alone) return;
   // Noise may make a step cheaper than its answers alone.
   const double least = milliseconds / static_cast<double>(answers + prompt_tokens) / 4;
-  prompt_token_ms_ =
-      Follow(prompt_token_ms_, std::max((milliseconds - *alone) / static_cast<double>(prompt_tokens), least));
+  prompt_token_ms_.Add(std::max((milliseconds - *alone) / static_cast<double>(prompt_tokens), least),
+                       kShareOfPromptToken);
+}
+
+void StepCosts::Average::Add(double measured, double share) {
+  // The mean of the first ones.
+  value += (measured - value) * std::max(share, 1.0 / static_cast<double>(++count));
 }
 
 bool StepCosts::WantsAnswersAlone() const { return answers_ms_.empty() || since_alone_ >= kAloneEvery; }
@@ -41,17 +45,17 @@ bool StepCosts::WantsAnswersAlone() const { return answers_ms_.empty() || since_
 std::optional<double> StepCosts::AnswersAlone(int64_t answers) const {
   if (answers_ms_.empty()) return std::nullopt;
   const auto above = answers_ms_.lower_bound(answers);
-  if (above == answers_ms_.begin()) return above->second;
+  if (above == answers_ms_.begin()) return above->second.value;
   const auto below = std::prev(above);
-  if (above == answers_ms_.end()) return below->second;
-  return above->first - answers < answers - below->first ? above->second : below->second;
+  if (above == answers_ms_.end()) return below->second.value;
+  return above->first - answers < answers - below->first ? above->second.value : below->second.value;
 }
 
 std::optional<int64_t> StepCosts::PromptTokens(int64_t answers, double slower, bool own_pass) const {
   const std::optional<double> alone = AnswersAlone(answers);
-  if (!alone || !prompt_token_ms_) return std::nullopt;
+  if (!alone || prompt_token_ms_.count == 0) return std::nullopt;
   const double pass_ms = own_pass ? *AnswersAlone(1) : 0;
-  const double tokens = ((slower - 1) * *alone - pass_ms) / *prompt_token_ms_;
+  const double tokens = ((slower - 1) * *alone - pass_ms) / prompt_token_ms_.value;
   return static_cast<int64_t>(std::clamp(tokens, 0.0, 1e9));
 }
 

@@ -23,10 +23,19 @@ class StepCosts {
   std::optional<int64_t> PromptTokens(int64_t answers, double slower, bool own_pass = false) const;
 
  private:
+  /// A mean in which what is older counts less.
+  struct Average {
+    double value = 0;
+    int64_t count = 0;  // of measurements
+
+    /// share: of the new one, once there are many.
+    void Add(double measured, double share);
+  };
+
   std::optional<double> AnswersAlone(int64_t answers) const;
 
-  std::map<int64_t, double> answers_ms_;  // by their number
-  std::optional<double> prompt_token_ms_;
+  std::map<int64_t, Average> answers_ms_;  // by their number
+  Average prompt_token_ms_;
   int64_t since_alone_ = 0;  // steps with prompts beside answers since the last without
 };
 

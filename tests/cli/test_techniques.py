@@ -222,10 +222,11 @@ class Techniques(CliTest):
 
     def test_requests_that_come_and_go(self):
         rows = self.rows("--only", "V2,V3")
-        padded, ragged, continuous = rows["batching"]
+        padded, ragged, continuous, by_time = rows["batching"]
         # A step is a pass; answers of 16 tokens at most, four requests at once, three batches.
         self.assertEqual(padded["ratio_to_padded"], 1)
         self.assertLess(continuous["steps"], ragged["steps"])
+        self.assertLessEqual(continuous["steps"], by_time["steps"])  # the same tokens, in pieces
         self.assertLessEqual(ragged["steps"], padded["steps"])
         alone, whole, *chunked = rows["chunked-prefill"]
         self.assertIsNone(alone["longest_ms"])

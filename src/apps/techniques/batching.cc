@@ -104,7 +104,7 @@ Status Serve(Engine& engine, const std::vector<TraceRequest>& requests, int32_t 
 }  // namespace
 
 Result<Section> MeasureBatching(TechniqueBench& bench) {
-  const int64_t batch = bench.quick ? 4 : 16;
+  const int64_t batch = bench.quick ? 4 : bench.at_once;
   const int64_t most = bench.quick ? 64 : 2048;
   // A cache without a tree of prefixes, or the prompts would be known from the time before.
   ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadTechniqueEngine(bench, CacheMode::kDynamic, most, batch));
@@ -118,10 +118,11 @@ Result<Section> MeasureBatching(TechniqueBench& bench) {
   }
   Way ways[] = {{"static, padded (V1)", {.batching = Batching::kStatic, .max_running = batch}, true, {}, {}},
                 {"static, ragged", {.batching = Batching::kStatic, .max_running = batch}, false, {}, {}},
-                {"continuous (V2)", {.max_running = batch}, false, {}, {}}};
+                {"continuous (V2)", {.max_running = batch}, false, {}, {}},
+                {"continuous, steps by time (V2, V3)", {.max_running = batch, .slowest_answers = 2}, false, {}, {}}};
   for (int32_t i = 0; i < bench.repetitions; ++i) {
     for (Way& way : ways) RETURN_IF_ERROR(Serve(*engine, way.padded ? padded : requests, i, way));
-    if (ways[1].answers != ways[2].answers) {
+    if (ways[1].answers != ways[2].answers || ways[1].answers != ways[3].answers) {
       return Internal("answers in continuous batches differ from those in static ones, which they never should");
     }
   }
@@ -129,8 +130,10 @@ Result<Section> MeasureBatching(TechniqueBench& bench) {
   section.notes = {
       fmt::format("{} requests that are all there at the beginning, {} at once: {} tokens of prompts and {} "
                   "of answers{}, no two alike. Padding runs every request as long as the longest of its "
-                  "batch; a ragged batch runs no padding, and waits for its last answer. Answers of ragged "
-                  "and continuous batches are identical.",
+                  "batch; a ragged batch runs no padding, and waits for its last answer. Prompts that join "
+                  "are run in steps of 512 tokens or, as by the server, in steps that take at most twice as long as "
+                  "those of answers alone. "
+                  "Answers of ragged and continuous batches are identical.",
                   requests.size(), batch, prompt_tokens, answer_tokens,
                   bench.trace != nullptr ? " as in the trace, cut to what the context holds" : "")};
   section.columns = {{.key = "batching", .title = "batching"},

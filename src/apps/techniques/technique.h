@@ -27,6 +27,7 @@ struct TechniqueBench {
   bool quick = false;             // small enough for tests; the figures then say nothing
   int32_t repetitions = 5;        // of each measurement, in alternation with its baseline
   int64_t longest = 8192;         // tokens of the longest prompt of which the speed is measured
+  int64_t at_once = 8;            // requests that V1 and V2 run together
   int64_t new_tokens = 1000;      // written with and without a cache
   const ModelFlags* model = nullptr;
   const std::vector<TraceRequest>* trace = nullptr;  // null: none was given
