@@ -150,10 +150,8 @@ class KvCodes : public KvF32<V> {
       offset += 32;
     };
     const auto fetch = [&]() __attribute__((always_inline)) {
-      if constexpr (Impl::Streams(M)) {
 #pragma GCC unroll 64
-        for (int t = 0; t < T; ++t) Impl::template Fetch<1>(k[t + Impl::kAheadTiles] + offset);
-      }
+      for (int t = 0; t < T; ++t) Impl::template Fetch<1>(k[t + Impl::kAheadTiles] + offset);
     };
     // Two loads are a line of the caches; the scales behind the codes are one, or half.
     for (; loads >= 2; loads -= 2) {
@@ -336,10 +334,8 @@ class KvCodes : public KvF32<V> {
       for (int pair = 0; pair < 8; pair += kC) {
 #pragma GCC unroll 4
         for (int c = 0; c < kC; ++c) {
-          if constexpr (Impl::Streams(M)) {
-            if (kBytes >= 64 || (pair + c) % (kBytes >= 64 ? 1 : 64 / kBytes) == 0) {
-              Impl::template Fetch<(kBytes + 63) / 64>(base + ahead);
-            }
+          if (kBytes >= 64 || (pair + c) % (kBytes >= 64 ? 1 : 64 / kBytes) == 0) {
+            Impl::template Fetch<(kBytes + 63) / 64>(base + ahead);
           }
           U line[D][kLines];
 #pragma GCC unroll 64
@@ -431,9 +427,7 @@ class KvCodes : public KvF32<V> {
         const int64_t scales = codes + (kI4 ? (n + 1) / 2 : n) * 16;
         LoadGroup(list, run, scales, &group);
         MakeWeights<M>(list, c, pass, run, group, p, greatest, &w);
-        if constexpr (Impl::Streams(M)) {
-          for (int i = 0; i < run.count; ++i) Impl::template Fetch<1>(v[i + Impl::kAheadTiles] + scales);
-        }
+        for (int i = 0; i < run.count; ++i) Impl::template Fetch<1>(v[i + Impl::kAheadTiles] + scales);
         SumRow<M, kLoads>(w, run.count, v, codes, n, acc + g * kKvGroup, acc_stride);
       }
     }

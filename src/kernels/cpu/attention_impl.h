@@ -148,7 +148,6 @@ class AttentionImpl {
   /// While passes use a tile they ask for the one that is kAheadTiles behind it in their order of use, line for line in
   /// the order in which they use lines, and move those that they use next into the first-level cache: in one step a
   /// core has fewer lines on their way.
-  static constexpr bool Streams(int m) { return m <= 12; }
   static constexpr int kAheadTiles = 8;
 
   /// Asks for kLines lines from p on, for the second-level cache or, near, the first.
@@ -173,12 +172,10 @@ class AttentionImpl {
       }
     }
     for (int64_t i = 0; i < lines; ++i) {
-      if constexpr (Streams(M)) {
 #pragma GCC unroll 64
-        for (int t = 0; t < T; ++t) {
-          Fetch<1>(k[t + kAheadTiles] + i * 64);
-          Fetch<1, true>(k[t + T] + i * 64);
-        }
+      for (int t = 0; t < T; ++t) {
+        Fetch<1>(k[t + kAheadTiles] + i * 64);
+        Fetch<1, true>(k[t + T] + i * 64);
       }
       typename Format::Line line[kN];
 #pragma GCC unroll 64
@@ -224,11 +221,9 @@ class AttentionImpl {
       const int64_t ahead = v[tile + kAheadTiles] - v[tile];
       const int64_t near = v[tile + 1] - v[tile];
       for (int j = 0; j < 16 / Format::kGroup; ++j) {
-        if constexpr (Streams(M)) {
-          constexpr int kLines = (D + kTileVectors<V> - 1) / kTileVectors<V>;
-          Fetch<kLines>(base + ahead);
-          Fetch<kLines, true>(base + near);
-        }
+        constexpr int kLines = (D + kTileVectors<V> - 1) / kTileVectors<V>;
+        Fetch<kLines>(base + ahead);
+        Fetch<kLines, true>(base + near);
         typename Format::Line line[D];
 #pragma GCC unroll 64
         for (int d = 0; d < D; ++d) {
@@ -550,10 +545,9 @@ class AttentionImpl {
     if constexpr (CodeFormat<Format>) {
       Format::template SumValues<M>(list, c, pass, t.head_dim, scores, acc, stride);
     } else {
-      // Few rows: few tiles at a time, so that memory is read in order.
-      const int step = Streams(M) ? kAheadTiles : list.count;
-      for (int first = 0; first < list.count; first += step) {
-        const int tiles = list.count - first < step ? list.count - first : step;
+      // Few tiles at a time, so that memory is read in order.
+      for (int first = 0; first < list.count; first += kAheadTiles) {
+        const int tiles = list.count - first < kAheadTiles ? list.count - first : kAheadTiles;
         SumAll<Format, M, kVectorsAtOnce<Format, M>>(scores + first * kTileWords<Format>, tiles, list.v() + first,
                                                      t.head_dim, acc, stride * kSums);
       }

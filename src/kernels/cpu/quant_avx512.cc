@@ -61,8 +61,14 @@ struct IntVec : Vec {
   }
 };
 
-constexpr simd::QuantTiles kTiles{
-    .direct = 8, .swept = 6, .strip = 6, .panels = 2, .widen_from = 25, .widen_units_from = 17, .round_from = 32};
+constexpr simd::QuantTiles kTiles{.direct = 8,
+                                  .swept = 6,
+                                  .strip = 6,
+                                  .panels = 2,
+                                  .widen_from = 25,
+                                  .widen_units_from = 17,
+                                  .widen_bytes_from = 65,
+                                  .round_from = 32};
 
 }  // namespace
 

@@ -390,6 +390,7 @@ struct QuantTiles {
   int panels;
   int widen_from;
   int widen_units_from = widen_from;  // the same where a unit has to be taken apart at once
+  int widen_bytes_from = widen_from;  // and where codes are bytes already
   int round_from = 0;                 // 0: never
 };
 
@@ -454,7 +455,9 @@ constexpr FormatKernels MakeIntKernels() {
   kernels.wide = &kWideKernels<V, L.block_k, L.minima, L.wide(), kTiles.strip, kTiles.panels>;
   kernels.wide_lines = L.blocks();
   kernels.wide_line_bytes = kWideBlockBytes<L.block_k, L.minima>;
-  kernels.widen_from = Q::kStepLines < kUnitLines ? kTiles.widen_from : kTiles.widen_units_from;
+  kernels.widen_from = Q::kStepLines == 1           ? kTiles.widen_bytes_from
+                       : Q::kStepLines < kUnitLines ? kTiles.widen_from
+                                                    : kTiles.widen_units_from;
   kernels.round_from = kTiles.round_from;
   // Measured: Zen 4's own prefetching follows quick reading, which fetching far ahead disturbs; slow reading (of
   // several tokens, or codes that take work) gains from it.
