@@ -51,7 +51,7 @@ class BenchTechniquesVerb final : public Verb {
               "Read no more of the text than this.", "50000; 320 with --quick");
     flags.Int("--longest", "N", &longest_, 1024, 32768,
               "Tokens of the longest prompt of which A2's speed is measured.");
-    flags.Int("--at-once", "N", &at_once_, 2, 256, "Requests that V1 and V2 run together; 4 with --quick.");
+    flags.Int("--at-once", "N", &at_once_, 2, 256, "Requests that V1 and V2 run together.", "8; 4 with --quick");
     flags.Int("-n,--n-gen", "N", &new_tokens_, 1, 1 << 20, "Tokens written with and without a KV cache (K1, K2).",
               "1000; 24 with --quick");
     flags.Int("-r,--repetitions", "N", &repetitions_, 1, 1000, "Runs of each measurement.");
@@ -91,7 +91,7 @@ class BenchTechniquesVerb final : public Verb {
                          .quick = quick_,
                          .repetitions = quick_ ? std::min(repetitions_, 2) : repetitions_,
                          .longest = longest_,
-                         .at_once = at_once_,
+                         .at_once = at_once_.value_or(quick_ ? 4 : 8),
                          .new_tokens = new_tokens_.value_or(quick_ ? 24 : 1000),
                          .model = &model_,
                          .trace = trace_.empty() ? nullptr : &trace,
@@ -199,7 +199,7 @@ class BenchTechniquesVerb final : public Verb {
   std::string html_;
   std::optional<int64_t> stream_tokens_;
   int64_t longest_ = 8192;
-  int64_t at_once_ = 8;
+  std::optional<int64_t> at_once_;
   std::optional<int64_t> new_tokens_;
   int32_t repetitions_ = 5;
   bool quick_ = false;

@@ -52,6 +52,19 @@ TEST(StepCostsTest, FollowsAMachineThatSlowsDownAndSurvivesNoise) {
   EXPECT_GT(*costs.PromptTokens(4, 2), 0);
 }
 
+TEST(StepCostsTest, OneHiccupOfManyStepsCountsLittle) {
+  StepCosts costs;
+  costs.Add(4, 0, 50);
+  for (int i = 0; i < 50; ++i) costs.Add(4, 10, 100);
+  for (int i = 0; i < 60; ++i) costs.Add(4, 0, 50);
+  costs.Add(4, 0, 150);
+  EXPECT_NEAR(static_cast<double>(*costs.PromptTokens(4, 2)), 10, 1);
+  // Seldom seen, a step counts more: it may be the machine that has changed.
+  for (int i = 0; i < 64; ++i) costs.Add(4, 10, 100);
+  costs.Add(4, 0, 100);
+  EXPECT_GT(*costs.PromptTokens(4, 2), 11);
+}
+
 TEST(StepCostsTest, AsksForAnswersAloneNowAndThen) {
   StepCosts costs;
   costs.Add(3, 0, 50);

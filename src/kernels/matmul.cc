@@ -66,8 +66,6 @@ struct Product {
   int64_t near = 0;         // also into the first-level cache
   int tile_panels = kMaxTilePanels;
   int64_t strips = 0;
-  int64_t strip_tokens = 0;    // of each strip, and one more
-  int64_t longer_strips = 0;   // of the first so many
   int64_t group = 0;           // panels per item, or finished together where weights are streamed
   int64_t block_strips = 0;    // strips per item
   float* changed_x = nullptr;  // x scaled and ordered as the weights want it, if they do
@@ -81,13 +79,8 @@ struct Product {
   int64_t blocks() const { return CeilDiv(strips, block_strips); }
   int64_t items() const { return groups() * blocks(); }
   // Strips differ by at most one token, so that none is much less efficient than the others.
-  void SetStrips(int64_t count) {
-    strips = count;
-    strip_tokens = x.rows / count;
-    longer_strips = x.rows % count;
-  }
-  int64_t StripBegin(int64_t s) const { return strip_tokens * s + std::min(s, longer_strips); }
-  int StripTokens(int64_t s) const { return static_cast<int>(strip_tokens) + (s < longer_strips ? 1 : 0); }
+  int64_t StripBegin(int64_t s) const { return x.rows / strips * s + std::min(s, x.rows % strips); }
+  int StripTokens(int64_t s) const { return static_cast<int>(StripBegin(s + 1) - StripBegin(s)); }
   bool widens() const { return tiles == kernels->wide; }
   /// So few strips that each tile fetches the weights it reads; else what comes next is fetched meanwhile.
   bool fetches_own() const { return strips <= kFewStrips && !tiles->fetches_next; }
@@ -127,12 +120,14 @@ void CutIntoItems(Product& p, int threads) {
   p.panels = CeilDiv(p.w->rows, kPanelRows);
   p.lines = p.w->lines();
   p.line_bytes = p.w->line_bytes();
+  p.strips = CeilDiv(p.x.rows, kernels.strip);
   if (kernels.wide != nullptr && p.x.rows >= kernels.widen_from) {
     p.tiles = kernels.wide;
-  } else if (kernels.swept != nullptr && p.x.rows > kernels.strip) {
+    p.strips = CeilDiv(p.x.rows, p.tiles->strip);
+  } else if (kernels.swept != nullptr && p.strips > 1) {
     p.tiles = kernels.swept;
+    p.strips = CeilDiv(p.x.rows, p.tiles->strip);
   }
-  p.SetStrips(CeilDiv(p.x.rows, p.tiles->strip));
   p.group = kMaxGroup;
   p.ahead = kSweepAheadBytes;
   if (p.strips == 1) {
@@ -317,8 +312,6 @@ void RunPart(const Product& p, const Part& part, int worker) {
   do {
     const int64_t lines = std::min(p.block_lines, p.lines - line);
     const Weights weights = WeightsOfBlock(p, part.first_panel, part.panels, line, lines, worker);
-    const int64_t x_bytes = p.XBytes(line);
-    const int64_t x_strip = p.XBytes(p.lines);
     NextWeights next(p, part, line + lines);
     for (int64_t s = part.first_strip; s < part.end_strip; ++s) {
       const int tokens = p.StripTokens(s);
@@ -326,7 +319,7 @@ void RunPart(const Product& p, const Part& part, int worker) {
       next.BeginStrip(p);
       for (int64_t panel = 0; panel < part.panels;) {
         const int n = TilePanels(p, tokens, part.panels - panel);
-        MatMulTile tile{.x = p.packed_x + p.StripBegin(s) * x_strip + x_bytes * tokens,
+        MatMulTile tile{.x = p.PackedStrip(s) + p.XBytes(line) * tokens,
                         .w = weights.data + panel * weights.panel_bytes,
                         .panel_bytes = weights.panel_bytes,
                         .lines = weights.lines,

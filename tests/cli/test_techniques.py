@@ -236,6 +236,8 @@ class Techniques(CliTest):
                           "steps by time: at most 2 times as long (V3)"])
         for row in (whole, *chunked):
             self.assertGreater(row["longest_ms"], 0)
+        pairs = self.rows("--only", "V2", "--at-once", "2")["batching"]
+        self.assertGreater(pairs[1]["steps"], ragged["steps"])
         # Requests of a trace: of 2 and 3 tokens in answer, which two steps more end.
         trace = self.write("few.csv", HEADER + "x,5,2\nx,3,3\n")
         for row in self.rows("--only", "V1", "--trace", trace)["batching"]:
@@ -251,6 +253,7 @@ class Techniques(CliTest):
         fails("bench", "techniques", "--only", "K2", "-m", self.path("none"), says="none")
         fails("bench", "techniques", "--only", "A6", "--html", self.path("no/such/r.html"), says="--html")
         fails("bench", "techniques", "--longest", "1000", code=2, says=["--longest", "1024 … 32768"])
+        fails("bench", "techniques", "--at-once", "1", code=2, says=["--at-once", "2 … 256"])
         fails("bench", "techniques", "-r", "0", code=2, says="--repetitions")
         fails("bench", "techniques", "--no-limits", code=2, says="unknown flag --no-limits")
         fails("bench", "techniques", "extra", code=2, says='unexpected argument "extra"')

@@ -104,7 +104,7 @@ Status Serve(Engine& engine, const std::vector<TraceRequest>& requests, int32_t 
 }  // namespace
 
 Result<Section> MeasureBatching(TechniqueBench& bench) {
-  const int64_t batch = bench.quick ? 4 : bench.at_once;
+  const int64_t batch = bench.at_once;
   const int64_t most = bench.quick ? 64 : 2048;
   // A cache without a tree of prefixes, or the prompts would be known from the time before.
   ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadTechniqueEngine(bench, CacheMode::kDynamic, most, batch));
